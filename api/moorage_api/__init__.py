@@ -1,0 +1,1 @@
+"""The HTTP delivery of Moorage: parse, one domain call, shape the reply."""

@@ -1,0 +1,1 @@
+"""Moorage: a self-hosted, multi-tenant server for AI agents that do real work in sandboxes, with approvals."""

@@ -1,0 +1,43 @@
+"""Identifiers, and the one rule that says who owns a thread id."""
+
+import re
+import uuid
+from typing import NewType
+
+UserId = NewType("UserId", str)
+ThreadId = NewType("ThreadId", str)
+RunId = NewType("RunId", str)
+InterruptId = NewType("InterruptId", str)
+
+_UUID_LENGTH = 36
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_USER_ID = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,30}[a-z0-9])")
+
+
+def is_user_id(text: str) -> bool:
+    """Whether `text` has the form of a user id: 2 to 32 of `[a-z0-9]`, with inner `-`, `_` and `.`."""
+    return _USER_ID.fullmatch(text) is not None
+
+
+def new_thread_id(owner: UserId) -> ThreadId:
+    return ThreadId(f"{owner}-{uuid.uuid4()}")
+
+
+def new_run_id() -> RunId:
+    return RunId(str(uuid.uuid4()))
+
+
+def new_message_id() -> str:
+    return str(uuid.uuid4())
+
+
+def owner_of(thread_id: str) -> UserId | None:
+    """The user a thread id names, or None when it is not a thread id at all.
+
+    The uuid is the LAST 36 characters and the owner is everything before the hyphen in front of it, so `al` never
+    reaches `al-ice-<uuid>`.
+    """
+    owner, hyphen, tail = thread_id[: -_UUID_LENGTH - 1], thread_id[-_UUID_LENGTH - 1 : -_UUID_LENGTH], thread_id[-_UUID_LENGTH:]
+    if hyphen != "-" or not _UUID.fullmatch(tail) or not is_user_id(owner):
+        return None
+    return UserId(owner)
