@@ -1,0 +1,181 @@
+"""The one connection pool, and the two kinds of transaction that everything runs in."""
+
+import time
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any
+
+import orjson
+import psycopg
+from psycopg import AsyncConnection, sql
+from psycopg.pq import TransactionStatus
+from psycopg.rows import DictRow, dict_row
+from psycopg.types.json import set_json_dumps, set_json_loads
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from moorage.adapters.postgres.roles import Roles
+from moorage.errors import Unavailable
+from moorage.ids import UserId
+
+_FRESH_SECONDS = 1.0
+_CHECKOUT_SECONDS = 5.0
+_RETRY_SECONDS = 2
+
+# An idle transaction may hold a thread's row lock: a frozen process must not hold it for ever.
+_SESSION = sql.SQL(
+    "SELECT set_config('role', {role}, false), set_config('TimeZone', 'UTC', false), "
+    "set_config('idle_in_transaction_session_timeout', '30s', false)"
+)
+
+
+class NotMigrated(Unavailable):
+    """The database lacks our roles or tables; `moorage migrate` makes them."""
+
+    code = "not_migrated"
+
+
+class Connection(AsyncConnection[DictRow]):
+    """A pooled connection that knows when it last answered."""
+
+    answered_at = 0.0
+
+
+class Database:
+    """Transactions for tenants and for the system, over one pool.
+
+    Nothing holds a connection while it waits for anything but Postgres. Every method raises Unavailable when Postgres
+    does not answer, cannot write or has no connection free for 5 seconds.
+    """
+
+    def __init__(self, pool: AsyncConnectionPool[Connection], roles: Roles) -> None:
+        self._pool = pool
+        self._as_system = sql.SQL("BEGIN; SET LOCAL ROLE {}").format(sql.Identifier(roles.system))
+
+    @asynccontextmanager
+    async def tenant_transaction(self, user_id: UserId) -> AsyncGenerator[Connection]:
+        """A transaction that sees and writes only what `user_id` owns. Commits at the end, rolls back on an error."""
+        begin = sql.SQL("BEGIN; SELECT set_config('app.user_id', {}, true)").format(sql.Literal(user_id))
+        async with self._transaction(begin) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def system_transaction(self) -> AsyncGenerator[Connection]:
+        """A transaction across tenants, with the few verbs that the system role is granted. Not for requests."""
+        async with self._transaction(self._as_system) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncGenerator[Connection]:
+        """A connection in autocommit mode, as the app role with no user set: it sees no tenant's rows."""
+        with _unavailable():
+            async with self._pool.connection() as connection:
+                yield connection
+                connection.answered_at = time.monotonic()
+
+    async def ping(self) -> None:
+        """One round trip on a connection that was checked; raises Unavailable."""
+        async with self.connection() as connection:
+            await connection.execute("SELECT 1", prepare=False)
+
+    @asynccontextmanager
+    async def _transaction(self, begin: sql.Composed) -> AsyncGenerator[Connection]:
+        async with self.connection() as connection:
+            # Several statements without parameters go out as one simple query: one round trip, like a bare BEGIN.
+            await connection.execute(begin, prepare=False)
+            try:
+                yield connection
+                _refuse_failed(connection)
+            except BaseException:
+                with suppress(psycopg.OperationalError):  # the connection is gone, and the transaction with it
+                    await connection.rollback()
+                raise
+            await connection.commit()
+
+
+@asynccontextmanager
+async def open_database(url: str, *, min_size: int = 2, max_size: int = 20) -> AsyncGenerator[Database]:
+    """The database at `url`, which must have been migrated; raises NotMigrated or Unavailable."""
+    roles = await _check_roles(url)
+
+    async def configure(connection: Connection) -> None:
+        await connection.execute(_SESSION.format(role=sql.Literal(roles.app)), prepare=False)
+        set_json_dumps(orjson.dumps, connection)
+        set_json_loads(orjson.loads, connection)
+
+    pool = AsyncConnectionPool(
+        url,
+        connection_class=Connection,
+        kwargs=_connect_options(),
+        min_size=min_size,
+        max_size=max_size,
+        timeout=_CHECKOUT_SECONDS,
+        # The pool's own retries back off up to minutes. Giving up early makes the next request try at once.
+        reconnect_timeout=_RETRY_SECONDS,
+        configure=configure,
+        check=_check_idle,
+        open=False,
+        name="moorage",
+    )
+    async with pool:
+        yield Database(pool, roles)
+
+
+def _connect_options() -> dict[str, Any]:
+    return {
+        "autocommit": True,
+        "row_factory": dict_row,
+        "prepare_threshold": 0,
+        "connect_timeout": 5,
+        "tcp_user_timeout": 10_000,
+        "application_name": "moorage",
+    }
+
+
+async def _check_roles(url: str) -> Roles:
+    """Prove with one connection that both roles may be taken, where a pool would only time out."""
+    with _unavailable():
+        async with await AsyncConnection.connect(url, autocommit=True, connect_timeout=5) as connection:
+            roles = Roles.of_database(connection.info.dbname)
+            try:
+                for role in (roles.system, roles.app):
+                    await connection.execute("SELECT set_config('role', %s, false)", [role])
+            except (psycopg.errors.InvalidParameterValue, psycopg.errors.InsufficientPrivilege):
+                raise NotMigrated(
+                    f"The database {connection.info.dbname} is not ready for {connection.info.user}: "
+                    "run `moorage migrate`"
+                ) from None
+            return roles
+
+
+async def _check_idle(connection: Connection) -> None:
+    """Ask a connection whether it lives, unless it answered a moment ago: saves most calls a round trip."""
+    if time.monotonic() - connection.answered_at > _FRESH_SECONDS:
+        await connection.execute("", prepare=False)
+        connection.answered_at = time.monotonic()
+
+
+def _refuse_failed(connection: Connection) -> None:
+    """COMMIT of a failed transaction quietly rolls back: say so instead, when a caller swallowed the error."""
+    if connection.info.transaction_status == TransactionStatus.INERROR:
+        raise psycopg.errors.InFailedSqlTransaction("a statement failed earlier in this transaction")
+
+
+@contextmanager
+def _unavailable() -> Generator[None]:
+    """Turn what Postgres cannot do just now into the error that callers know."""
+    try:
+        yield
+    except PoolTimeout:
+        raise Unavailable("Postgres does not answer", retry_after=_RETRY_SECONDS) from None
+    except (
+        psycopg.errors.DeadlockDetected,
+        psycopg.errors.SerializationFailure,
+        psycopg.errors.LockNotAvailable,
+    ) as error:
+        raise Unavailable("The database is busy", retry_after=1) from error
+    except psycopg.errors.DiskFull as error:
+        raise Unavailable("The database's disk is full", retry_after=30) from error
+    except psycopg.errors.ReadOnlySqlTransaction as error:
+        raise Unavailable("The database is read-only", retry_after=30) from error
+    except psycopg.OperationalError as error:
+        raise Unavailable("Postgres does not answer", retry_after=_RETRY_SECONDS) from error
