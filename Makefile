@@ -1,0 +1,46 @@
+# `make` alone lists the targets. Every target fetches what it needs first and says so.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup serve demo test check bench up down
+
+# Extra arguments for the command behind a target: make test ARGS="-k approvals -x"
+ARGS ?=
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Make the development environment in .venv
+	@scripts/bootstrap
+
+serve: setup ## Start a server on http://127.0.0.1:8000 (no Docker, database or API key needed)
+	@scripts/sandbox-ready
+	@exec .venv/bin/moorage serve $(ARGS)
+
+demo: setup ## Play one whole conversation against a server of its own, then stop it
+	@scripts/sandbox-ready
+	@exec .venv/bin/moorage demo $(ARGS)
+
+test: setup ## Run the tests (starts a Docker engine and builds the sandbox image when missing)
+	@scripts/docker-engine start
+	@scripts/sandbox-image
+	@.venv/bin/pytest $(ARGS)
+
+check: setup ## Lint, check the formatting, the types and the layers
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/pyright
+	@.venv/bin/lint-imports
+
+bench: setup ## Measure the server on this machine
+	@scripts/docker-engine start
+	@scripts/sandbox-image
+	@.venv/bin/python -m tests.bench $(ARGS)
+
+up: ## Start server and Postgres with Docker Compose (needs .env)
+	@scripts/docker-engine start
+	@scripts/sandbox-image
+	@scripts/compose up --build --detach $(ARGS)
+
+down: ## Stop what `up` started, and the Docker engine if it is our own
+	@scripts/compose down
+	@scripts/docker-engine stop
