@@ -1,0 +1,178 @@
+"""Threads in Postgres."""
+
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from psycopg import AsyncConnection
+
+from moorage.adapters.postgres.pool import Database
+from moorage.events import Message, Role
+from moorage.ids import RunId, ThreadId, UserId
+from moorage.paging import Page, decode_cursor, encode_cursor
+from moorage.threads import (
+    HistoryMessage,
+    SessionQuotaExceeded,
+    SessionStatus,
+    Thread,
+    ThreadRunStatus,
+)
+
+type Row = dict[str, Any]
+
+_COLUMNS = """thread_id, owner_id, title, assistant_id, run_status, message_count, turn_count, last_seq, created_at,
+    last_active, CASE WHEN status = 'active' AND %(life)s > 0 AND last_active < now() - make_interval(secs => %(life)s)
+    THEN 'expired' ELSE status END AS status"""
+
+_FIND = f"SELECT {_COLUMNS} FROM threads WHERE owner_id = %(owner)s AND thread_id = %(thread_id)s"  # noqa: S608
+
+_LIST = f"""
+SELECT {_COLUMNS} FROM threads
+WHERE owner_id = %(owner)s
+    AND (%(query)s::text IS NULL OR title ILIKE %(query)s)
+    AND (%(at)s::timestamptz IS NULL OR (last_active, thread_id) < (%(at)s, %(id)s))
+ORDER BY last_active DESC, thread_id DESC LIMIT %(limit)s OFFSET %(offset)s
+"""  # noqa: S608 -- constant columns
+
+_TOTAL = """
+SELECT count(*) AS total FROM threads WHERE owner_id = %(owner)s AND (%(query)s::text IS NULL OR title ILIKE %(query)s)
+"""
+
+_COUNT_ACTIVE = """
+SELECT count(*) AS active FROM threads WHERE owner_id = %(owner)s AND status = 'active'
+    AND (%(life)s = 0 OR last_active >= now() - make_interval(secs => %(life)s))
+"""
+
+_MESSAGES = """
+SELECT position, run_id, id, role, content, thinking, tool_calls, call_id, usage, created_at FROM messages
+WHERE owner_id = %s AND thread_id = %s AND position > %s ORDER BY position LIMIT %s
+"""
+
+# In this order: what refers to the thread first. Everything is gone, or nothing.
+_TABLES_OF_A_THREAD = (
+    "run_events",
+    "messages",
+    "interrupts",
+    "runs",
+    "checkpoint_writes",
+    "checkpoint_blobs",
+    "checkpoints",
+    "threads",
+)
+
+
+class PostgresThreadStore:
+    """`moorage.threads.ThreadStore` on Postgres."""
+
+    def __init__(self, database: Database, *, session_life: timedelta) -> None:
+        """Sessions without activity for `session_life` are expired; 0 means never."""
+        self._database = database
+        self._life = session_life.total_seconds()
+
+    async def create(self, owner: UserId, thread_id: ThreadId, *, title: str, assistant_id: str, quota: int) -> None:
+        async with self._database.tenant_transaction(owner) as connection:
+            if quota:
+                await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 1))", [f"quota:{owner}"])
+                if await self._count(connection, owner) >= quota:
+                    raise SessionQuotaExceeded(f"{quota} sessions are active already: close or delete one")
+            await connection.execute(
+                "INSERT INTO threads (thread_id, owner_id, title, assistant_id) VALUES (%s, %s, %s, %s)",
+                [thread_id, owner, title, assistant_id],
+            )
+
+    async def find(self, owner: UserId, thread_id: ThreadId) -> Thread | None:
+        values = {"owner": owner, "thread_id": thread_id, "life": self._life}
+        async with self._database.tenant_transaction(owner) as connection:
+            row = await (await connection.execute(_FIND, values)).fetchone()
+        return _thread(row) if row else None
+
+    async def list(
+        self, owner: UserId, *, limit: int, cursor: str | None, offset: int, query: str | None
+    ) -> Page[Thread]:
+        at, last_id = decode_cursor(cursor, 2) if cursor else (None, None)
+        values = {
+            "owner": owner,
+            "life": self._life,
+            "query": f"%{_literal(query)}%" if query else None,
+            "at": datetime.fromisoformat(at) if at else None,
+            "id": last_id,
+            "limit": limit + 1,
+            "offset": offset,
+        }
+        async with self._database.tenant_transaction(owner) as connection:
+            rows = await (await connection.execute(_LIST, values)).fetchall()
+            counted = await (await connection.execute(_TOTAL, values)).fetchone()
+        last = rows[limit - 1] if len(rows) > limit else None
+        more = encode_cursor(last["last_active"].isoformat(), last["thread_id"]) if last else None
+        return Page([_thread(row) for row in rows[:limit]], more, counted["total"] if counted else 0)
+
+    async def rename(self, owner: UserId, thread_id: ThreadId, title: str) -> None:
+        await self._update(owner, "UPDATE threads SET title = %s WHERE owner_id = %s AND thread_id = %s", title, thread_id)
+
+    async def close(self, owner: UserId, thread_id: ThreadId) -> None:
+        sql = "UPDATE threads SET status = %s WHERE owner_id = %s AND thread_id = %s"
+        await self._update(owner, sql, SessionStatus.CLOSED.value, thread_id)
+
+    async def _update(self, owner: UserId, sql: str, value: str, thread_id: ThreadId) -> None:
+        async with self._database.tenant_transaction(owner) as connection:
+            await connection.execute(sql, [value, owner, thread_id])
+
+    async def delete(self, owner: UserId, thread_id: ThreadId) -> None:
+        async with self._database.tenant_transaction(owner) as connection:
+            await connection.execute("SELECT FROM threads WHERE thread_id = %s FOR UPDATE", [thread_id])
+            for table in _TABLES_OF_A_THREAD:
+                await connection.execute(f"DELETE FROM {table} WHERE thread_id = %s", [thread_id])  # noqa: S608
+
+    async def count_active(self, owner: UserId) -> int:
+        async with self._database.tenant_transaction(owner) as connection:
+            return await self._count(connection, owner)
+
+    async def _count(self, connection: AsyncConnection[Row], owner: UserId) -> int:
+        row = await (await connection.execute(_COUNT_ACTIVE, {"owner": owner, "life": self._life})).fetchone()
+        return row["active"] if row else 0
+
+    async def messages(self, owner: UserId, thread_id: ThreadId, *, limit: int, after: int) -> list[HistoryMessage]:
+        async with self._database.tenant_transaction(owner) as connection:
+            rows = await (await connection.execute(_MESSAGES, [owner, thread_id, after, limit])).fetchall()
+        return [_message(row) for row in rows]
+
+    async def existing(self, thread_ids: list[str]) -> set[str]:
+        """Which of these threads are there, whoever owns them (for clearing up sandboxes)."""
+        async with self._database.system_transaction() as connection:
+            sql = "SELECT thread_id FROM threads WHERE thread_id = ANY(%s)"
+            rows = await (await connection.execute(sql, [thread_ids])).fetchall()
+        return {row["thread_id"] for row in rows}
+
+
+def _literal(query: str) -> str:
+    return query.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+
+
+def _thread(row: Row) -> Thread:
+    return Thread(
+        thread_id=ThreadId(row["thread_id"]),
+        owner_id=UserId(row["owner_id"]),
+        title=row["title"],
+        assistant_id=row["assistant_id"],
+        status=SessionStatus(row["status"]),
+        run_status=ThreadRunStatus(row["run_status"]),
+        message_count=row["message_count"],
+        turn_count=row["turn_count"],
+        last_seq=row["last_seq"],
+        created_at=row["created_at"],
+        last_active=row["last_active"],
+    )
+
+
+def _message(row: Row) -> HistoryMessage:
+    run_id: UUID = row["run_id"]
+    message = Message(
+        id=row["id"],
+        role=Role(row["role"]),
+        content=row["content"],
+        thinking=row["thinking"],
+        tool_calls=row["tool_calls"],
+        call_id=row["call_id"],
+        usage=row["usage"],
+    )
+    return HistoryMessage(message, RunId(str(run_id)), row["position"], row["created_at"])

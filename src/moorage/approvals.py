@@ -1,0 +1,287 @@
+"""Approvals: the interrupts that wait for a human, and the rules an answer must meet before it touches the graph."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Protocol, assert_never
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+
+from moorage.errors import Conflict, InvalidPayload, NotFound
+from moorage.ids import InterruptId, RunId, ThreadId, UserId
+from moorage.paging import Page
+
+MAX_ARGUMENT_BYTES = 256 * 1024
+MAX_MESSAGE_CHARACTERS = 10_000
+
+
+class InterruptStatus(StrEnum):
+    PENDING = "pending"
+    APPROVED = "approved"
+    EDITED = "edited"
+    REJECTED = "rejected"
+    RESPONDED = "responded"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    SUPERSEDED = "superseded"
+
+
+class DecisionType(StrEnum):
+    APPROVE = "approve"
+    EDIT = "edit"
+    REJECT = "reject"
+    RESPOND = "respond"
+
+
+STATUS_AFTER: Mapping[DecisionType, InterruptStatus] = {
+    DecisionType.APPROVE: InterruptStatus.APPROVED,
+    DecisionType.EDIT: InterruptStatus.EDITED,
+    DecisionType.REJECT: InterruptStatus.REJECTED,
+    DecisionType.RESPOND: InterruptStatus.RESPONDED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RaisedInterrupt:
+    """A tool call that stopped and asks: what the agent wants to do, as the gate raised it."""
+
+    id: InterruptId
+    call_id: str
+    tool_name: str
+    tool_input: dict[str, Any]
+    description: str
+    allowed_decisions: list[str]
+    args_schema: dict[str, Any]
+    facts: dict[str, Any]
+    agent: str
+    parent_call_id: str | None = None
+    base_file_hash: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupt:
+    """An interrupt as stored, with its decision once there is one. `seq` is that of the event that announced it."""
+
+    raised: RaisedInterrupt
+    thread_id: ThreadId
+    run_id: RunId
+    status: InterruptStatus
+    digest: str
+    seq: int
+    created_at: datetime
+    expires_at: datetime
+    decision: dict[str, Any] | None = None
+    decided_by: str | None = None
+    decided_at: datetime | None = None
+    decided_via: str | None = None
+    executed_input: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One answer to one interrupt. Exactly one of `edited_args` (edit) and `message` (respond, maybe reject) fits."""
+
+    type: DecisionType
+    edited_args: dict[str, Any] | None = None
+    edited_name: str | None = None
+    message: str | None = None
+    digest: str | None = None
+
+    def as_resume(self) -> dict[str, Any]:
+        """The value with which the graph resumes."""
+        match self.type:
+            case DecisionType.EDIT:
+                return {"type": "edit", "args": self.edited_args}
+            case DecisionType.REJECT | DecisionType.RESPOND:
+                return {"type": self.type.value, "message": self.message or ""}
+            case DecisionType.APPROVE:
+                return {"type": "approve"}
+        assert_never(self.type)
+
+
+class InterruptNotFound(NotFound):
+    code = "interrupt_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("No such approval in this session")
+
+
+class InterruptDecided(Conflict):
+    code = "interrupt_decided"
+
+
+class NothingPending(Conflict):
+    code = "nothing_pending"
+
+
+class InvalidDecision(InvalidPayload):
+    code = "invalid_decision"
+
+
+class StaleDigest(Conflict):
+    code = "stale_digest"
+
+
+def digest_of(thread_id: str, raised: RaisedInterrupt) -> str:
+    """What binds a decision to what the human saw: hex SHA-256 of canonical JSON (sorted keys, no spaces, UTF-8)."""
+    seen = {
+        "base_hash": raised.base_file_hash,
+        "id": raised.id,
+        "thread_id": thread_id,
+        "tool_input": raised.tool_input,
+        "tool_name": raised.tool_name,
+    }
+    text = json.dumps(seen, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+
+
+def check_decision(interrupt: Interrupt, decision: Decision) -> None:
+    """Refuse a decision that does not fit its interrupt, before anything is written.
+
+    Raises InvalidDecision (the answer is malformed) or StaleDigest (it is about something else than what waits).
+    """
+    if decision.type not in interrupt.raised.allowed_decisions:
+        allowed = ", ".join(interrupt.raised.allowed_decisions)
+        raise InvalidDecision(f"decision {decision.type.value} is not allowed here; allowed: {allowed}")
+    if decision.digest is not None and decision.digest != interrupt.digest:
+        raise StaleDigest("What waits for approval is not what this decision was made for: look again")
+    if decision.type is DecisionType.EDIT:
+        _check_edit(interrupt.raised, decision)
+    elif decision.edited_args is not None:
+        raise InvalidDecision("edited_action belongs to decision type edit only")
+    if decision.type is DecisionType.RESPOND and not decision.message:
+        raise InvalidDecision("decision respond needs a message")
+    if decision.message is not None:
+        _check_message(decision)
+
+
+def _check_edit(raised: RaisedInterrupt, decision: Decision) -> None:
+    if decision.edited_args is None or decision.edited_name is None:
+        raise InvalidDecision("decision edit needs edited_action with name and args")
+    if decision.edited_name != raised.tool_name:
+        raise InvalidDecision("an edit must keep the tool: edited_action.name differs from the tool that asks")
+    if len(json.dumps(decision.edited_args)) > MAX_ARGUMENT_BYTES:
+        raise InvalidDecision(f"edited arguments are larger than {MAX_ARGUMENT_BYTES} bytes")
+    validator = Draft202012Validator(raised.args_schema)
+    problem = best_match(validator.iter_errors(decision.edited_args))  # pyright: ignore[reportUnknownMemberType]
+    if problem is not None:
+        place = "/".join(str(part) for part in problem.absolute_path) or "args"
+        raise InvalidDecision(f"edited arguments do not fit the tool's schema at {place} ({problem.validator})")
+
+
+def _check_message(decision: Decision) -> None:
+    if decision.type in (DecisionType.APPROVE, DecisionType.EDIT):
+        raise InvalidDecision("message belongs to decisions reject and respond only")
+    if len(decision.message or "") > MAX_MESSAGE_CHARACTERS:
+        raise InvalidDecision(f"message is longer than {MAX_MESSAGE_CHARACTERS} characters")
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What an accepted answer started."""
+
+    run_id: RunId
+    first_seq: int
+    interrupts: list[Interrupt]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A decision addressed to one interrupt, by its id or by its call id."""
+
+    decision: Decision
+    interrupt_id: str | None = None
+    call_id: str | None = None
+
+
+class ApprovalStore(Protocol):
+    """Where interrupts are kept. Every call sees those of `owner` only."""
+
+    async def pending(self, owner: UserId, thread_id: ThreadId) -> list[Interrupt]: ...
+
+    async def find(self, owner: UserId, interrupt_id: str) -> Interrupt | None: ...
+
+    async def list(
+        self, owner: UserId, *, status: InterruptStatus | None, thread_id: str | None, limit: int, cursor: str | None
+    ) -> Page[Interrupt]: ...
+
+    async def decide(
+        self, owner: UserId, thread_id: ThreadId, decisions: Sequence[tuple[Interrupt, Decision]], *, via: str
+    ) -> Decided:
+        """Compare-and-set all of `decisions` and enqueue the continuing run, in one transaction.
+
+        Raises InterruptDecided, changing nothing, when one of them is not pending any more or has expired.
+        """
+        ...
+
+    async def cancel_pending(self, owner: UserId, thread_id: ThreadId) -> None:
+        """Mark what waits as cancelled and leave the thread idle, without a model call."""
+        ...
+
+
+class Approvals:
+    """How humans answer what agents want to do."""
+
+    def __init__(self, store: ApprovalStore) -> None:
+        self._store = store
+
+    async def pending(self, owner: UserId, thread_id: ThreadId) -> list[Interrupt]:
+        return await self._store.pending(owner, thread_id)
+
+    async def get(self, owner: UserId, interrupt_id: str) -> Interrupt:
+        interrupt = await self._store.find(owner, interrupt_id)
+        if interrupt is None:
+            raise InterruptNotFound
+        return interrupt
+
+    async def list(
+        self, owner: UserId, *, status: InterruptStatus | None, thread_id: str | None, limit: int, cursor: str | None
+    ) -> Page[Interrupt]:
+        return await self._store.list(owner, status=status, thread_id=thread_id, limit=limit, cursor=cursor)
+
+    async def answer(self, owner: UserId, thread_id: ThreadId, answers: Sequence[Answer], *, via: str) -> Decided:
+        """Answer call by call. All answers are checked before any is written; they take effect together or not at all."""
+        pending = await self._store.pending(owner, thread_id)
+        chosen = [(await self._addressed(owner, thread_id, pending, answer), answer.decision) for answer in answers]
+        if len({interrupt.raised.id for interrupt, _ in chosen}) < len(chosen):
+            raise InvalidDecision("two decisions address the same approval")
+        for interrupt, decision in chosen:
+            check_decision(interrupt, decision)
+        return await self._store.decide(owner, thread_id, chosen, via=via)
+
+    async def answer_all(
+        self, owner: UserId, thread_id: ThreadId, decision: Decision, *, up_to_seq: int | None, via: str
+    ) -> Decided:
+        """Give all that is pending the same answer. Raises InterruptDecided if something was raised after `up_to_seq`."""
+        pending = await self._store.pending(owner, thread_id)
+        if not pending:
+            raise NothingPending("Nothing waits for approval in this session")
+        if up_to_seq is not None and any(interrupt.seq > up_to_seq for interrupt in pending):
+            raise InterruptDecided("More came up for approval since: look again", code="approvals_changed")
+        return await self._store.decide(owner, thread_id, [(item, decision) for item in pending], via=via)
+
+    async def cancel_pending(self, owner: UserId, thread_id: ThreadId) -> None:
+        await self._store.cancel_pending(owner, thread_id)
+
+    async def _addressed(
+        self, owner: UserId, thread_id: ThreadId, pending: Sequence[Interrupt], answer: Answer
+    ) -> Interrupt:
+        matches = [
+            item
+            for item in pending
+            if answer.interrupt_id in (None, item.raised.id) and answer.call_id in (None, item.raised.call_id)
+        ]
+        if len(matches) > 1:
+            raise InvalidDecision("call_id fits more than one pending approval: use interrupt_id")
+        if matches:
+            return matches[0]
+        decided = await self._store.find(owner, answer.interrupt_id) if answer.interrupt_id else None
+        if decided is not None and decided.thread_id == thread_id:
+            raise InterruptDecided(f"This approval is not pending any more: {decided.status.value}")
+        if not pending:
+            raise NothingPending("Nothing waits for approval in this session")
+        raise InterruptNotFound

@@ -1,0 +1,100 @@
+"""The public vocabulary of what happens in a thread, as stored in the event log and sent over SSE.
+
+The names and payloads are those of design/events.md. An event's `data` is encoded to JSON once, when it is made, and
+those bytes are what the log stores and every reader gets.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+from moorage.ids import RunId, ThreadId
+
+
+class EventType(StrEnum):
+    MESSAGE_RECEIVED = "message_received"
+    AGENT_START = "agent_start"
+    CONTENT_STREAM = "content_stream"
+    TOOL_CALL = "tool_call"
+    TOOL_OUTPUT = "tool_output"
+    TOOL_RESULT = "tool_result"
+    TODO_UPDATE = "todo_update"
+    INTERRUPT = "interrupt"
+    DECISION = "decision"
+    MESSAGE_COMPLETE = "message_complete"
+    RUN_END = "run_end"
+    ERROR = "error"
+
+
+class Role(StrEnum):
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One entry of a thread's history as its users read it; stored with the event that completed it."""
+
+    id: str
+    role: Role
+    content: str
+    thinking: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    call_id: str | None = None
+    usage: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvent:
+    """Something that happened in a run and is not stored yet."""
+
+    type: EventType
+    data: bytes
+    message: Message | None = field(default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEvent:
+    """An event of the log. `seq` counts from 1 within its thread, without gaps."""
+
+    thread_id: ThreadId
+    seq: int
+    run_id: RunId
+    type: EventType
+    data: bytes
+
+
+def run_event(kind: EventType, data: dict[str, Any], *, message: Message | None = None) -> RunEvent:
+    """Encode `data` as one line of JSON; keys whose value is None are left out."""
+    return RunEvent(kind, encode({key: value for key, value in data.items() if value is not None}), message)
+
+
+def encode(data: Any) -> bytes:
+    """JSON bytes that Postgres and browsers accept: no NUL, no lone surrogates."""
+    try:
+        text = orjson.dumps(data, default=str)
+    except TypeError:  # orjson refuses lone surrogates
+        return orjson.dumps(_scrub(data), default=str)
+    return orjson.dumps(_scrub(data), default=str) if b"\\u0000" in text else text
+
+
+def scrub_text(text: str) -> str:
+    """`text` without what Postgres cannot store: NUL and lone surrogates."""
+    if text.isascii():
+        return text.replace("\x00", "")
+    return text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
+
+
+def _scrub(value: Any) -> Any:
+    match value:
+        case str():
+            return scrub_text(value)
+        case dict():
+            return {_scrub(key): _scrub(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
+        case list() | tuple():
+            return [_scrub(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+        case _:
+            return value

@@ -1,0 +1,135 @@
+"""Executes one claimed run: streams its agent into the event log, and decides how it ended."""
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from moorage.agent.context import RunContext
+from moorage.agent.failures import problem_of
+from moorage.agent.runner import AgentRunner
+from moorage.claims import ClaimLost, StopReason
+from moorage.errors import AppError
+from moorage.runs.outbox import Outbox
+from moorage.runs.ports import EventLog, RunQueue
+from moorage.runs.run import ClaimedRun, Outcome, RunStatus
+from moorage.telemetry import get_logger
+
+_MIN_WINDOW = 0.02
+_MAX_WINDOW = 0.25
+_WINDOW_PER_RUN = 0.001
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    """`max_steps` model calls and `timeout_seconds` per run; a token budget of 0 is none."""
+
+    max_steps: int
+    timeout_seconds: float
+    token_budget: int = 0
+
+
+class Execution:
+    """A run in progress, in a task of its own so that nobody's disconnect can cancel it."""
+
+    def __init__(self, run: ClaimedRun) -> None:
+        self.run = run
+        self.stop_reason: StopReason | None = None
+        self.task: asyncio.Task[Outcome] | None = None
+
+    def stop(self, reason: StopReason) -> None:
+        """Cancel the agent, its tools included; the first reason given is the one that counts."""
+        if self.stop_reason is None:
+            self.stop_reason = reason
+            if self.task is not None:
+                self.task.cancel()
+
+
+class Executor:
+    """Executes claimed runs. Knows nothing of who claims them or who reads along."""
+
+    def __init__(self, runner: AgentRunner, event_log: EventLog, queue: RunQueue, limits: RunLimits) -> None:
+        self._runner = runner
+        self._log = event_log
+        self._queue = queue
+        self._limits = limits
+        self._active = 0
+
+    async def execute(self, execution: Execution) -> None:
+        """Run to the end and write the outcome. A claim lost on the way is not an error: another one writes it."""
+        self._active += 1
+        try:
+            outcome = await self._outcome(execution)
+            await self._queue.finish(execution.run.claim, outcome)
+        except ClaimLost:
+            log.warning("claim_lost", run_id=execution.run.claim.run_id)
+        except AppError as error:
+            log.error("run_not_finished", run_id=execution.run.claim.run_id, code=error.code, detail=error.detail)
+        finally:
+            self._active -= 1
+
+    async def _outcome(self, execution: Execution) -> Outcome:
+        limits = self._limits
+        context = RunContext(max_steps=limits.max_steps, token_budget=limits.token_budget)
+        execution.task = asyncio.create_task(self._drive(execution.run, context))
+        if execution.stop_reason is not None:
+            execution.task.cancel()
+        try:
+            async with asyncio.timeout(limits.timeout_seconds):
+                return await execution.task
+        except TimeoutError:
+            seconds = f"{limits.timeout_seconds:g}"
+            problem = {"code": "run_timeout", "detail": f"The run took longer than {seconds} s (RUN_TIMEOUT_SECONDS)"}
+            return Outcome(RunStatus.TIMEOUT, error=problem, usage=context.usage)
+        except asyncio.CancelledError:
+            if execution.stop_reason is None:
+                execution.stop_reason = StopReason.SHUTDOWN
+                await asyncio.wait([execution.task])
+            return _stopped(execution.stop_reason, context)
+        except ClaimLost:
+            raise
+        except Exception as error:  # noqa: BLE001 -- one of the three places: whatever a run dies of, it must end
+            return _failed(error, execution.run, context)
+
+    async def _drive(self, run: ClaimedRun, context: RunContext) -> Outcome:
+        outbox = Outbox(self._log, run.claim, window=self._window)
+        agent = self._runner.start(run.claim, run.assistant_id, run.input, context)
+        failure: BaseException | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(outbox.send())
+                try:
+                    async with aclosing(agent.events()) as events:
+                        async for item in events:
+                            await outbox.put(item)
+                except BaseException as error:  # noqa: BLE001 -- what was said before must be stored; raised again below
+                    failure = error
+                outbox.close()
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        if failure is not None:
+            raise failure
+        status = RunStatus.INTERRUPTED if agent.interrupts else RunStatus.SUCCESS
+        return Outcome(status, interrupts=agent.interrupts, usage=context.usage)
+
+    def _window(self) -> float:
+        return min(_MAX_WINDOW, _MIN_WINDOW + _WINDOW_PER_RUN * self._active)
+
+
+def _stopped(reason: StopReason, context: RunContext) -> Outcome:
+    if reason is StopReason.SHUTDOWN:
+        problem = {"code": "server_stopped", "detail": "The server stopped while this run was going on"}
+        return Outcome(RunStatus.ERROR, error=problem, usage=context.usage)
+    return Outcome(RunStatus.CANCELLED, usage=context.usage)
+
+
+def _failed(error: Exception, run: ClaimedRun, context: RunContext) -> Outcome:
+    problem: dict[str, Any] | None = problem_of(error)
+    if problem is None:
+        log.exception("run_failed", run_id=run.claim.run_id, thread_id=run.claim.thread_id)
+        problem = {"code": "internal_error", "detail": "The run failed inside the server; its log says why"}
+    else:
+        log.warning("run_failed", run_id=run.claim.run_id, thread_id=run.claim.thread_id, code=problem["code"])
+    return Outcome(RunStatus.ERROR, error=problem, usage=context.usage)

@@ -1,0 +1,74 @@
+"""What runs need from the outside: a queue that hands each run to one worker, and a log that every reader can follow."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from datetime import timedelta
+from typing import Protocol
+
+from moorage.claims import Claim, StopReason
+from moorage.events import RunEvent, StoredEvent
+from moorage.ids import RunId, ThreadId, UserId
+from moorage.runs.run import ClaimedRun, Outcome, Started
+
+
+class RunQueue(Protocol):
+    """Runs that wait, run and end. One run of a thread at a time, first in, first out."""
+
+    async def submit(
+        self,
+        owner: UserId,
+        thread_id: ThreadId,
+        *,
+        content: str,
+        reject_when_busy: bool,
+        idempotency_key: str | None,
+    ) -> Started:
+        """Store a message and its run in one transaction.
+
+        Raises SessionClosed, SessionExpired, ApprovalPending, QueueFull, Conflict (busy) or IdempotencyMismatch. A
+        repeated `idempotency_key` with the same content answers with the run that it started.
+        """
+        ...
+
+    def wake(self) -> None:
+        """Say that there may be something to claim."""
+        ...
+
+    async def wait_for_work(self, *, at_most: float) -> None:
+        """Return when there may be something to claim, after `at_most` seconds in any case."""
+        ...
+
+    async def claim(self, worker: str, *, limit: int, lease: timedelta) -> list[ClaimedRun]:
+        """Take up to `limit` runs that may start now."""
+        ...
+
+    async def heartbeat(self, claims: Sequence[Claim], *, lease: timedelta) -> Mapping[RunId, StopReason]:
+        """Prolong the leases; answers which of these runs must stop, and why. A lost claim counts as deleted."""
+        ...
+
+    async def finish(self, claim: Claim, outcome: Outcome) -> None:
+        """Write the outcome, its interrupts and the run's last events in one transaction; raises ClaimLost."""
+        ...
+
+    async def request_stop(self, thread_id: ThreadId, reason: StopReason) -> list[RunId]:
+        """Ask the thread's running run to stop, and end its queued ones; answers the running ones' ids."""
+        ...
+
+    async def fail_lost(self) -> int:
+        """End the runs whose lease ran out; answers how many."""
+        ...
+
+
+class EventLog(Protocol):
+    """The one append-only log per thread."""
+
+    async def append(self, claim: Claim, events: Sequence[RunEvent]) -> None:
+        """Store `events` in order and make them visible; returns after the commit. Raises ClaimLost."""
+        ...
+
+    async def read(self, thread_id: ThreadId, *, after: int, limit: int) -> list[StoredEvent]:
+        """Events with a seq above `after`, in order."""
+        ...
+
+    def follow(self, thread_id: ThreadId, *, after: int) -> AsyncGenerator[list[StoredEvent]]:
+        """Batches of events with a seq above `after`: the stored ones, then each new one after its commit. Never ends."""
+        ...

@@ -1,0 +1,98 @@
+"""The worker: claims runs as they come, executes each in a task of its own, and keeps their leases."""
+
+import asyncio
+import secrets
+import socket
+from datetime import timedelta
+
+from moorage.claims import StopReason
+from moorage.errors import AppError
+from moorage.ids import RunId
+from moorage.runs.executor import Execution, Executor
+from moorage.runs.ports import RunQueue
+from moorage.telemetry import get_logger
+
+_LEASE = timedelta(seconds=30)
+_HEARTBEAT_SECONDS = 10.0
+_POLL_SECONDS = 1.0
+_PAUSE_AFTER_FAILURE = 1.0
+
+log = get_logger(__name__)
+
+
+class Worker:
+    """Executes up to `concurrency` runs at a time."""
+
+    def __init__(self, queue: RunQueue, executor: Executor, *, concurrency: int) -> None:
+        self._queue = queue
+        self._executor = executor
+        self._concurrency = concurrency
+        self._name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+        self._executions: dict[RunId, tuple[Execution, asyncio.Task[None]]] = {}
+
+    @property
+    def active(self) -> int:
+        """How many runs it executes now."""
+        return len(self._executions)
+
+    async def work_forever(self) -> None:
+        """Claim and execute until cancelled; then stop what runs and see it written."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._keep_leases())
+                while True:
+                    await self._claim(group)
+                    await self._queue.wait_for_work(at_most=_POLL_SECONDS)
+        finally:
+            log.info("worker_stopped", worker=self._name)
+
+    async def stop(self, *, patience: float) -> None:
+        """Ask what runs to end and wait up to `patience` seconds for its last events."""
+        running = [task for execution, task in self._executions.values() if not execution.stop(StopReason.SHUTDOWN)]
+        if running:
+            await asyncio.wait(running, timeout=patience)
+
+    def stop_run(self, run_id: RunId, reason: StopReason) -> bool:
+        """Stop a run that this worker executes; False when it does not."""
+        found = self._executions.get(run_id)
+        if found is not None:
+            found[0].stop(reason)
+        return found is not None
+
+    async def wait_for(self, run_id: RunId, *, at_most: float) -> None:
+        """Return when the run has ended here, or after `at_most` seconds."""
+        if found := self._executions.get(run_id):
+            await asyncio.wait([found[1]], timeout=at_most)
+
+    async def _claim(self, group: asyncio.TaskGroup) -> None:
+        free = self._concurrency - len(self._executions)
+        if free <= 0:
+            return
+        try:
+            claimed = await self._queue.claim(self._name, limit=free, lease=_LEASE)
+        except AppError as error:
+            log.warning("claim_failed", code=error.code, detail=error.detail)
+            await asyncio.sleep(_PAUSE_AFTER_FAILURE)
+            return
+        for run in claimed:
+            execution = Execution(run)
+            task = group.create_task(self._executor.execute(execution))
+            self._executions[run.claim.run_id] = (execution, task)
+            task.add_done_callback(lambda _, run_id=run.claim.run_id: self._ended(run_id))
+
+    def _ended(self, run_id: RunId) -> None:
+        del self._executions[run_id]
+        self._queue.wake()
+
+    async def _keep_leases(self) -> None:
+        while True:
+            await asyncio.sleep(_HEARTBEAT_SECONDS)
+            try:
+                claims = [execution.run.claim for execution, _ in self._executions.values()]
+                if claims:
+                    stops = await self._queue.heartbeat(claims, lease=_LEASE)
+                    for run_id, reason in stops.items():
+                        self.stop_run(run_id, reason)
+                await self._queue.fail_lost()
+            except AppError as error:
+                log.warning("heartbeat_failed", code=error.code, detail=error.detail)

@@ -1,0 +1,190 @@
+"""Every setting of the server, read once from the environment and `.env`, checked before anything starts."""
+
+import os
+from collections.abc import Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+
+from moorage.errors import InvalidInput
+
+_PREFIXES = ("AUTH_", "LLM_", "QUOTA_", "RUN_", "SANDBOX_", "SESSION_", "ZHIPUAI_")
+_FOREIGN_PREFIXES = ("POSTGRES_", "COMPOSE_")
+_FROM_FILES = ("SECRET_KEY", "DATABASE_URL", "DATABASE_ADMIN_URL", "LLM_API_KEY", "ZHIPUAI_API_KEY")
+_SAMPLE_KEYS = ("change", "example", "secret-key", "secret_key", "your-", "your_", "password", "sample", "insecure")
+_MIN_KEY_BYTES = 32
+_MIN_KEY_SYMBOLS = 10
+
+
+class SettingsError(InvalidInput):
+    """The server must not start with these settings; `detail` says which and what to do."""
+
+    code = "settings"
+
+
+class Settings(BaseModel):
+    """The settings, by their environment names in lower case. Times are in the unit that the name says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    data_dir: Path = Path("data")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    cors_origins: tuple[str, ...] = ()
+
+    database_url: SecretStr | None = None
+    database_admin_url: SecretStr | None = None
+
+    secret_key: SecretStr | None = None
+    access_token_expire_hours: Annotated[float, Field(gt=0, le=24 * 30)] = 24
+    auth_registration: Literal["open", "closed"] | None = None
+
+    workspace_root: Path = Path("workspaces")
+    shared_dir: Path = Path("shared_files")
+
+    llm_model: str | None = None
+    llm_api_key: SecretStr | None = None
+    llm_base_url: str | None = None
+    llm_context_tokens: Annotated[int, Field(ge=1000)] = 80_000
+    llm_timeout_seconds: Annotated[float, Field(gt=0)] = 120
+    llm_max_retries: Annotated[int, Field(ge=0, le=10)] = 3
+    zhipuai_api_key: SecretStr | None = None
+    zhipuai_api_base: str = "https://open.bigmodel.cn/api/paas/v4/"
+
+    run_max_steps: Annotated[int, Field(ge=1, le=1000)] = 100
+    run_timeout_seconds: Annotated[float, Field(gt=0)] = 3600
+    run_token_budget: Annotated[int, Field(ge=0)] = 0
+    run_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 64
+    run_queue_per_thread: Annotated[int, Field(ge=0)] = 10
+    run_approval_ttl_hours: Annotated[float, Field(gt=0)] = 168
+
+    quota_active_sessions: Annotated[int, Field(ge=0)] = 10
+    session_life_hours: Annotated[float, Field(ge=0)] = 24
+
+    sandbox: Literal["auto", "docker", "bubblewrap"] = "auto"
+    docker_image: str = "moorage-sandbox:dev"
+    container_workspace_dir: str = "/workspace"
+    container_shared_dir: str = "/shared"
+    sandbox_host_workspace_root: str | None = None
+    sandbox_host_shared_dir: str | None = None
+    sandbox_runtime: str | None = None
+    sandbox_allow_weak: bool = False
+    sandbox_cpus: Annotated[float, Field(gt=0)] = 1.0
+    sandbox_memory_mb: Annotated[int, Field(ge=64)] = 1024
+    sandbox_pids: Annotated[int, Field(ge=16)] = 256
+    sandbox_command_seconds: Annotated[int, Field(ge=1, le=600)] = 60
+    sandbox_idle_minutes: Annotated[float, Field(gt=0)] = 15
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _exact_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if origin in ("*", "null") or "://" not in origin or origin.count("/") != 2:
+                raise ValueError(f"must be exact origins such as https://app.example.org, not {origin!r}")
+        return value
+
+    @field_validator("container_workspace_dir", "container_shared_dir")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        if not value.startswith("/") or value == "/":
+            raise ValueError("must be an absolute path below /")
+        return value.rstrip("/")
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def registration_open(self) -> bool:
+        return self.auth_registration == "open" if self.auth_registration else self.is_loopback
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if not self.is_loopback and self.auth_registration is None:
+            raise ValueError(
+                f"HOST={self.host} can be reached from outside, so say who may register: set AUTH_REGISTRATION=closed "
+                "(accounts are made with `moorage user create`) or AUTH_REGISTRATION=open"
+            )
+        if not self.is_loopback and self.secret_key is None:
+            raise ValueError(
+                f"HOST={self.host} can be reached from outside, so a signing key is needed: set SECRET_KEY to the "
+                'output of `python -c "import secrets; print(secrets.token_urlsafe(48))"`'
+            )
+        if self.secret_key is not None:
+            _refuse_weak_key(self.secret_key.get_secret_value())
+        if self.sandbox == "bubblewrap" and not self.is_loopback and not self.sandbox_allow_weak:
+            raise ValueError(
+                "SANDBOX=bubblewrap is for demos and single-user machines: use SANDBOX=docker, or set "
+                "SANDBOX_ALLOW_WEAK=1 if every user of this server may be trusted with the machine"
+            )
+        return self
+
+
+def load_settings(environment: Mapping[str, str] | None = None, *, env_file: Path | None = Path(".env")) -> Settings:
+    """The settings from `env_file` and, stronger, from `environment` (default: the process's).
+
+    Raises SettingsError for an unknown key, a bad value or an impossible combination; secrets are never shown.
+    """
+    process = dict(os.environ if environment is None else environment)
+    known = {name.upper() for name in Settings.model_fields}
+    known |= {f"{name}_FILE" for name in _FROM_FILES}
+    from_file = {key.upper(): value or "" for key, value in dotenv_values(env_file).items()} if env_file else {}
+    unknown = [key for key in from_file if key not in known and not key.startswith(_FOREIGN_PREFIXES)]
+    unknown += [key for key in process if key.startswith(_PREFIXES) and key not in known]
+    if unknown:
+        raise SettingsError(f"unknown settings: {', '.join(sorted(unknown))}. The known ones are in .env.example")
+    merged = {**from_file, **{key: value for key, value in process.items() if key in known}}
+    values = {key.lower(): value for key, value in _read_files(merged).items() if value != "" and key in known}
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+
+
+def _read_files(values: dict[str, str]) -> dict[str, str]:
+    for name in _FROM_FILES:
+        path = values.pop(f"{name}_FILE", "")
+        if not path:
+            continue
+        if values.get(name):
+            raise SettingsError(f"{name} and {name}_FILE are both set: keep one")
+        try:
+            values[name] = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{name}_FILE: cannot read {path}: {type(error).__name__}") from None
+    return values
+
+
+def _explain(error: ValidationError) -> str:
+    lines: list[str] = []
+    for item in error.errors(include_input=False, include_url=False):
+        name = "_".join(str(part) for part in item["loc"]).upper()
+        text = item["msg"].removeprefix("Value error, ")
+        lines.append(f"{name}: {text}" if name else text)
+    return "; ".join(lines)
+
+
+def _refuse_weak_key(key: str) -> None:
+    lowered = key.lower()
+    if len(key.encode()) < _MIN_KEY_BYTES:
+        raise ValueError(f"SECRET_KEY must be at least {_MIN_KEY_BYTES} bytes long")
+    if len(set(key)) < _MIN_KEY_SYMBOLS or any(word in lowered for word in _SAMPLE_KEYS):
+        raise ValueError(
+            "SECRET_KEY looks like a sample or is too regular: set it to the output of "
+            '`python -c "import secrets; print(secrets.token_urlsafe(48))"`'
+        )

@@ -1,0 +1,183 @@
+"""Threads: one conversation each, with its checkpoints, events and workspace. The core API calls them sessions."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from moorage.errors import Conflict, Gone, LimitExceeded, NotFound, PermissionDenied
+from moorage.events import Message
+from moorage.identity import Principal
+from moorage.ids import RunId, ThreadId, UserId, new_thread_id, owner_of
+from moorage.paging import Page, position
+
+TITLE_LIMIT = 200
+
+
+class SessionStatus(StrEnum):
+    ACTIVE = "active"
+    CLOSED = "closed"
+    EXPIRED = "expired"
+
+
+class ThreadRunStatus(StrEnum):
+    IDLE = "idle"
+    BUSY = "busy"
+    INTERRUPTED = "interrupted"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    thread_id: ThreadId
+    owner_id: UserId
+    title: str
+    assistant_id: str
+    status: SessionStatus
+    run_status: ThreadRunStatus
+    message_count: int
+    turn_count: int
+    last_seq: int
+    created_at: datetime
+    last_active: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryMessage:
+    """A stored message: its place in the thread is `position`, the seq of the event that completed it."""
+
+    message: Message
+    run_id: RunId
+    position: int
+    created_at: datetime
+
+
+class ThreadAccessDenied(PermissionDenied):
+    code = "thread_access_denied"
+
+    def __init__(self, thread_id: str) -> None:
+        super().__init__(f"Access denied to thread {thread_id}")
+
+
+class ThreadNotFound(NotFound):
+    code = "thread_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("No such session")
+
+
+class SessionQuotaExceeded(LimitExceeded):
+    code = "session_quota"
+
+
+class SessionClosed(Conflict):
+    code = "session_closed"
+
+
+class SessionExpired(Gone):
+    code = "session_expired"
+
+
+class ThreadStore(Protocol):
+    """Where threads are kept. Every call sees the threads of `owner` only."""
+
+    async def create(self, owner: UserId, thread_id: ThreadId, *, title: str, assistant_id: str, quota: int) -> None:
+        """Insert a thread; raises SessionQuotaExceeded when `quota` (0: none) active ones are there, race-free."""
+        ...
+
+    async def find(self, owner: UserId, thread_id: ThreadId) -> Thread | None: ...
+
+    async def list(
+        self, owner: UserId, *, limit: int, cursor: str | None, offset: int, query: str | None
+    ) -> Page[Thread]: ...
+
+    async def rename(self, owner: UserId, thread_id: ThreadId, title: str) -> None: ...
+
+    async def close(self, owner: UserId, thread_id: ThreadId) -> None: ...
+
+    async def delete(self, owner: UserId, thread_id: ThreadId) -> None:
+        """Remove the thread's row, runs, events, messages, interrupts and checkpoints in one transaction."""
+        ...
+
+    async def count_active(self, owner: UserId) -> int: ...
+
+    async def messages(
+        self, owner: UserId, thread_id: ThreadId, *, limit: int, after: int
+    ) -> list[HistoryMessage]: ...
+
+
+class Threads:
+    """What a user can do with their sessions."""
+
+    def __init__(
+        self,
+        store: ThreadStore,
+        *,
+        quota: int,
+        stop_runs: Callable[[ThreadId], Awaitable[None]],
+        remove_files: Callable[[UserId, ThreadId], Awaitable[None]],
+    ) -> None:
+        """`stop_runs` ends a thread's runs; `remove_files` removes its sandbox and workspace, whatever they hold."""
+        self._store = store
+        self._quota = quota
+        self._stop_runs = stop_runs
+        self._remove_files = remove_files
+
+    async def create(self, principal: Principal, *, title: str = "", assistant_id: str = "agent") -> ThreadId:
+        """A new session; raises SessionQuotaExceeded beyond the user's quota."""
+        thread_id = new_thread_id(principal.user_id)
+        await self._store.create(
+            principal.user_id, thread_id, title=title, assistant_id=assistant_id, quota=self._quota
+        )
+        return thread_id
+
+    async def get(self, principal: Principal, thread_id: str) -> Thread:
+        """One's own thread; raises ThreadAccessDenied for anybody else's, ThreadNotFound for one that is not there."""
+        owner = owner_of(thread_id)
+        if owner != principal.user_id:
+            raise ThreadAccessDenied(thread_id)
+        thread = await self._store.find(principal.user_id, ThreadId(thread_id))
+        if thread is None:
+            raise ThreadNotFound
+        return thread
+
+    async def list(
+        self, principal: Principal, *, limit: int, cursor: str | None = None, offset: int = 0, query: str | None = None
+    ) -> Page[Thread]:
+        """Sessions, latest activity first; `query` searches in titles."""
+        return await self._store.list(principal.user_id, limit=limit, cursor=cursor, offset=offset, query=query)
+
+    async def rename(self, thread: Thread, title: str) -> Thread:
+        await self._store.rename(thread.owner_id, thread.thread_id, title)
+        return await self._reload(thread)
+
+    async def close(self, thread: Thread) -> Thread:
+        """Stop what runs and take no more messages; history and files stay."""
+        await self._stop_runs(thread.thread_id)
+        await self._store.close(thread.owner_id, thread.thread_id)
+        return await self._reload(thread)
+
+    async def delete(self, thread: Thread) -> None:
+        """Remove the session for good: runs, history, checkpoints, sandbox and workspace."""
+        await self._stop_runs(thread.thread_id)
+        await self._store.delete(thread.owner_id, thread.thread_id)
+        await self._remove_files(thread.owner_id, thread.thread_id)
+
+    async def active_count(self, principal: Principal) -> int:
+        return await self._store.count_active(principal.user_id)
+
+    async def messages(self, thread: Thread, *, limit: int, cursor: str | None) -> Page[HistoryMessage]:
+        """The thread's messages, oldest first."""
+        found = await self._store.messages(
+            thread.owner_id, thread.thread_id, limit=limit + 1, after=position(cursor)
+        )
+        more = str(found[limit - 1].position) if len(found) > limit else None
+        return Page(found[:limit], more)
+
+    async def _reload(self, thread: Thread) -> Thread:
+        found = await self._store.find(thread.owner_id, thread.thread_id)
+        if found is None:
+            raise ThreadNotFound
+        return found
+
