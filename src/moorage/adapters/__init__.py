@@ -1,0 +1,1 @@
+"""Adapters: what the ports look like against real databases, engines and programs."""
