@@ -1,0 +1,31 @@
+# The server's image. It needs no BuildKit:  docker build --tag moorage .
+# BASE may be any image with Python >= 3.12 and pip. Behind a proxy with a certificate of its own, put the
+# bundle into .build/ca-bundle.crt: it is used while building and does not end up in the image.
+ARG BASE=python:3.13-slim-bookworm
+
+FROM ${BASE} AS build
+WORKDIR /app
+COPY pyproject.toml .build* /inputs/
+ENV UV_LINK_MODE=copy UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=/app/.venv
+COPY pyproject.toml uv.lock README.md LICENSE ./
+# The dependencies first: a change of our own code alone does not install them again.
+RUN if [ -f /inputs/ca-bundle.crt ]; then export SSL_CERT_FILE=/inputs/ca-bundle.crt PIP_CERT=/inputs/ca-bundle.crt; fi \
+    && python3 -m pip install -q --no-cache-dir --target /opt/uv uv \
+    && /opt/uv/bin/uv sync --quiet --locked --no-dev --no-install-project --python "$(command -v python3)"
+COPY src src
+COPY api api
+RUN if [ -f /inputs/ca-bundle.crt ]; then export SSL_CERT_FILE=/inputs/ca-bundle.crt; fi \
+    && /opt/uv/bin/uv sync --quiet --locked --no-dev --no-editable
+
+FROM ${BASE}
+# The agent's user in the sandbox image has the same uid: both write the files of a workspace.
+RUN useradd --uid 1000 --user-group --no-create-home --home-dir /data --shell /usr/sbin/nologin moorage \
+    && install -d -o moorage -g moorage /data /data/state /data/workspaces /data/shared_files
+COPY --from=build /app/.venv /app/.venv
+ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 \
+    DATA_DIR=/data/state WORKSPACE_ROOT=/data/workspaces SHARED_DIR=/data/shared_files
+WORKDIR /data
+USER moorage
+EXPOSE 8000
+ENTRYPOINT ["moorage"]
+CMD ["serve"]
