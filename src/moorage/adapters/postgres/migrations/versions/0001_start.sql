@@ -168,8 +168,7 @@ CREATE TABLE messages (
     usage      jsonb,
     agent      text,
     created_at timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (thread_id, position),
-    UNIQUE (thread_id, id)
+    PRIMARY KEY (thread_id, position)
 );
 
 -- owner_id NULL: the system's own, for everybody.
@@ -184,6 +183,7 @@ CREATE INDEX assistants_of_owner ON assistants (owner_id);
 INSERT INTO assistants (assistant_id, name) VALUES ('agent', 'Agent');  -- before row security binds the owner, too
 
 -- The wall ----------------------------------------------------------------------------------------------------------
+-- `checkpoint_migrations` stays without: the saver's set-up writes it as the owner, and neither role may touch it.
 -- FORCE: not even the tables' owner passes. A later migration that changes rows must lift it for its transaction.
 
 DO $$
@@ -193,7 +193,7 @@ BEGIN
     FOREACH name IN ARRAY ARRAY[
         'users', 'refresh_tokens', 'revoked_access_tokens', 'login_failures', 'setup_links', 'threads', 'runs',
         'run_events', 'interrupts', 'messages', 'assistants',
-        'checkpoints', 'checkpoint_blobs', 'checkpoint_writes', 'checkpoint_migrations'
+        'checkpoints', 'checkpoint_blobs', 'checkpoint_writes'
     ] LOOP
         EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', name);
         EXECUTE format('REVOKE ALL ON %I FROM PUBLIC', name);
