@@ -1,0 +1,105 @@
+"""A real Postgres for whoever asks for it: one server a session, one fresh database a module, empty for each test."""
+
+import asyncio
+import os
+import tempfile
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from moorage.adapters.embedded_postgres import open_embedded_postgres
+from moorage.adapters.postgres.migrate import migrate
+from moorage.adapters.postgres.pool import Database, open_database
+from moorage.ids import UserId
+
+AddUser = Callable[[str], Awaitable[UserId]]
+
+_EMPTY = """
+    TRUNCATE runs, run_events, interrupts, messages, threads, refresh_tokens, revoked_access_tokens, login_failures,
+        setup_links, checkpoints, checkpoint_blobs, checkpoint_writes;
+    ALTER TABLE users NO FORCE ROW LEVEL SECURITY;
+    DELETE FROM users;
+    ALTER TABLE users FORCE ROW LEVEL SECURITY;
+"""
+
+
+@pytest.fixture(scope="session")
+def public_tmp_path() -> Generator[Path]:
+    """A folder outside the repository that any user may enter: pytest's own are private, and Postgres is not root."""
+    with tempfile.TemporaryDirectory(prefix="moorage-tests-") as name:
+        path = Path(name)
+        path.chmod(0o711)
+        yield path
+
+
+@pytest.fixture(scope="session")
+async def postgres_url(public_tmp_path: Path) -> AsyncGenerator[str]:
+    """TEST_DATABASE_URL, or an embedded server: as a user who may create databases and roles."""
+    if url := os.environ.get("TEST_DATABASE_URL"):
+        yield url
+        return
+    async with open_embedded_postgres(public_tmp_path / "session") as url:
+        yield make_conninfo(url, user="postgres", dbname="postgres")
+
+
+@pytest.fixture(scope="session")
+def login_role(postgres_url: str) -> str:
+    """The plain role that owns the databases and that the server logs in as."""
+    name = str(conninfo_to_dict(postgres_url)["user"])
+    return "moorage" if name == "postgres" and "TEST_DATABASE_URL" not in os.environ else name
+
+
+@pytest.fixture(scope="module")
+async def empty_database_url(postgres_url: str, login_role: str) -> AsyncGenerator[str]:
+    """A fresh database with nothing in it."""
+    name = f"moorage_test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), sql.Identifier(login_role))
+        )
+    try:
+        yield make_conninfo(postgres_url, dbname=name, user=login_role)
+    finally:
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+            for role in (f"moorage_app_{name}", f"moorage_system_{name}"):
+                connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(role)))
+
+
+@pytest.fixture(scope="module")
+async def database_url(empty_database_url: str) -> str:
+    """A fresh, migrated database; as the role the server logs in as."""
+    await asyncio.to_thread(migrate, empty_database_url)
+    return empty_database_url
+
+
+@pytest.fixture(scope="module")
+async def pool(database_url: str) -> AsyncGenerator[Database]:
+    """The module's database, open; what earlier tests wrote is still in it."""
+    async with open_database(database_url) as database:
+        yield database
+
+
+@pytest.fixture
+async def database(pool: Database, database_url: str) -> Database:
+    """The module's database, open, emptied for this test."""
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        await connection.execute(_EMPTY)
+    return pool
+
+
+@pytest.fixture
+def add_user(database: Database) -> AddUser:
+    """Insert a user who cannot log in."""
+
+    async def add(user_id: str) -> UserId:
+        async with database.system_transaction() as connection:
+            await connection.execute("INSERT INTO users (user_id, password_hash) VALUES (%s, '!')", [user_id])
+        return UserId(user_id)
+
+    return add

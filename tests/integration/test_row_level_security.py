@@ -1,0 +1,170 @@
+"""The second wall between tenants: Postgres itself, tried as the roles the server runs under."""
+
+import uuid
+from collections.abc import Awaitable, Callable
+
+import psycopg
+import pytest
+
+from moorage.adapters.postgres.pool import Database, open_database
+from moorage.ids import ThreadId, UserId, new_thread_id
+
+TENANT_TABLES = (
+    "threads", "runs", "run_events", "interrupts", "messages",
+    "checkpoints", "checkpoint_blobs", "checkpoint_writes", "users",
+)  # fmt: skip
+SYSTEM_ONLY_TABLES = (
+    "refresh_tokens", "revoked_access_tokens", "login_failures", "setup_links", "checkpoint_migrations",
+)  # fmt: skip
+ROW_PER_TABLE = """
+    INSERT INTO threads (thread_id, owner_id) VALUES (%(thread)s, %(owner)s);
+    INSERT INTO runs (run_id, thread_id, owner_id, kind, input)
+        VALUES (%(run)s, %(thread)s, %(owner)s, 'message', '{}');
+    INSERT INTO run_events (thread_id, seq, run_id, generation, type, data, owner_id)
+        VALUES (%(thread)s, 1, %(run)s, 1, 'agent_start', '{}', %(owner)s);
+    INSERT INTO interrupts (id, thread_id, owner_id, run_id, call_id, tool_name, tool_input, digest, allowed_decisions,
+            expires_at)
+        VALUES (%(interrupt)s, %(thread)s, %(owner)s, %(run)s, 'c', 'execute', '{}', 'd', '{approve}', now());
+    INSERT INTO messages (id, thread_id, owner_id, position, role, content)
+        VALUES ('m', %(thread)s, %(owner)s, 1, 'user', 'hello');
+    INSERT INTO checkpoints (thread_id, checkpoint_id, checkpoint) VALUES (%(thread)s, 'c', '{}');
+    INSERT INTO checkpoint_blobs (thread_id, channel, version, type) VALUES (%(thread)s, 'c', '1', 'empty');
+    INSERT INTO checkpoint_writes (thread_id, checkpoint_id, task_id, idx, channel, blob)
+        VALUES (%(thread)s, 'c', 't', 0, 'c', '')
+"""
+
+
+async def fill(database: Database, owner: UserId) -> ThreadId:
+    """One row of `owner` in each tenant table."""
+    thread = new_thread_id(owner)
+    values = {"thread": thread, "owner": owner, "run": uuid.uuid4(), "interrupt": uuid.uuid4().hex}
+    async with database.tenant_transaction(owner) as connection:
+        for statement in ROW_PER_TABLE.split(";\n"):
+            await connection.execute(statement, values)
+    return thread
+
+
+async def count(connection: psycopg.AsyncConnection[dict[str, int]], table: str) -> int:
+    cursor = await connection.execute(f"SELECT count(*) AS n FROM {table}")  # noqa: S608
+    row = await cursor.fetchone()
+    assert row is not None
+    return row["n"]
+
+
+@pytest.mark.parametrize("table", TENANT_TABLES)
+async def test_each_user_sees_exactly_its_own_rows(
+    database: Database, add_user: Callable[[str], Awaitable[UserId]], table: str
+) -> None:
+    al, al_ice = await add_user("al"), await add_user("al-ice")
+    await fill(database, al)
+    await fill(database, al_ice)
+    for user in (al, al_ice):
+        async with database.tenant_transaction(user) as connection:
+            assert await count(connection, table) == 1
+    async with database.connection() as connection:
+        assert await count(connection, table) == 0, "no user is set"
+    async with database.system_transaction() as connection:
+        assert await count(connection, table) == 2
+
+
+@pytest.mark.parametrize("table", SYSTEM_ONLY_TABLES)
+async def test_tenants_cannot_even_ask_for_what_only_the_system_needs(database: Database, table: str) -> None:
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        async with database.tenant_transaction(UserId("alice")) as connection:
+            await count(connection, table)
+
+
+async def test_nobody_can_write_under_anothers_name(
+    database: Database, add_user: Callable[[str], Awaitable[UserId]]
+) -> None:
+    alice, bob = await add_user("alice"), await add_user("bob")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
+        async with database.tenant_transaction(alice) as connection:
+            await connection.execute(
+                "INSERT INTO threads (thread_id, owner_id) VALUES (%s, %s)", [new_thread_id(bob), bob]
+            )
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
+        async with database.tenant_transaction(alice) as connection:
+            await connection.execute(
+                "INSERT INTO checkpoints (thread_id, checkpoint_id, checkpoint) VALUES (%s, 'c', '{}')",
+                [new_thread_id(bob)],
+            )
+
+
+async def test_a_threads_owner_must_be_the_one_in_its_id(
+    database: Database, add_user: Callable[[str], Awaitable[UserId]]
+) -> None:
+    al, al_ice = await add_user("al"), await add_user("al-ice")
+    with pytest.raises(psycopg.errors.CheckViolation, match="threads_owner_in_id"):
+        async with database.tenant_transaction(al) as connection:
+            await connection.execute(
+                "INSERT INTO threads (thread_id, owner_id) VALUES (%s, %s)", [new_thread_id(al_ice), al]
+            )
+
+
+@pytest.mark.parametrize("verb", ["UPDATE {} SET thread_id = thread_id", "DELETE FROM {}"])
+async def test_another_users_rows_cannot_be_hit(
+    database: Database, add_user: Callable[[str], Awaitable[UserId]], verb: str
+) -> None:
+    alice, bob = await add_user("alice"), await add_user("bob")
+    await fill(database, alice)
+    for table in set(TENANT_TABLES) - {"users", "run_events"}:
+        async with database.tenant_transaction(bob) as connection:
+            assert (await connection.execute(verb.format(table))).rowcount == 0
+
+
+async def test_the_user_of_one_transaction_is_gone_in_the_next(
+    database: Database, database_url: str, add_user: Callable[[str], Awaitable[UserId]]
+) -> None:
+    alice = await add_user("alice")
+    await fill(database, alice)
+    async with open_database(database_url, min_size=1, max_size=1) as single:
+        async with single.tenant_transaction(alice) as connection:
+            assert await count(connection, "threads") == 1
+        with pytest.raises(ZeroDivisionError):
+            async with single.tenant_transaction(alice):
+                raise ZeroDivisionError
+        async with single.connection() as connection:
+            assert await count(connection, "threads") == 0
+
+
+async def test_the_system_role_is_gone_after_its_transaction(database: Database) -> None:
+    async with database.system_transaction() as connection:
+        pass
+    cursor = await connection.execute("SELECT current_user AS name")
+    row = await cursor.fetchone()
+    assert row is not None
+    assert row["name"].startswith("moorage_app_")
+
+
+async def test_a_login_that_forgets_its_role_sees_nothing(
+    database: Database, database_url: str, add_user: Callable[[str], Awaitable[UserId]]
+) -> None:
+    await fill(database, await add_user("alice"))
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        cursor = await connection.execute("SELECT count(*) FROM threads")
+        assert await cursor.fetchone() == (0,)
+
+
+async def test_every_table_forces_row_level_security(database_url: str) -> None:
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        cursor = await connection.execute(
+            "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace "
+            "AND NOT (relrowsecurity AND relforcerowsecurity) ORDER BY relname"
+        )
+        assert await cursor.fetchall() == [("alembic_version",), ("checkpoint_migrations",)]
+
+
+async def test_neither_role_can_log_in_or_pass_the_wall(database_url: str) -> None:
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        cursor = await connection.execute(
+            "SELECT rolcanlogin, rolsuper, rolbypassrls, rolcreaterole FROM pg_roles "
+            "WHERE rolname IN ('moorage_app_' || current_database(), 'moorage_system_' || current_database())"
+        )
+        assert await cursor.fetchall() == [(False, False, False, False)] * 2
+
+
+async def test_everybody_sees_the_systems_assistant_and_nobody_changes_it(database: Database) -> None:
+    async with database.tenant_transaction(UserId("alice")) as connection:
+        assert await count(connection, "assistants") == 1
+        assert (await connection.execute("UPDATE assistants SET name = 'mine'")).rowcount == 0
