@@ -1,7 +1,8 @@
 """The tree of errors that callers can act on.
 
     AppError
-    ├── InvalidInput       the request's content is wrong
+    ├── InvalidInput       what was given cannot be used
+    │   └── InvalidPayload the content of a request is wrong
     ├── Unauthenticated    nobody we know is calling
     ├── PermissionDenied   somebody we know, but not allowed
     ├── NotFound
@@ -12,6 +13,9 @@
 
 Leaves live beside their domain. The HTTP statuses live in `moorage_api.errors` only.
 """
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 class AppError(Exception):
@@ -32,6 +36,16 @@ class AppError(Exception):
 
 class InvalidInput(AppError):
     code = "invalid_input"
+
+
+class InvalidPayload(InvalidInput):
+    """A body, a query or a header whose content is wrong. `errors` names the fields: `[{loc, msg, type}]`."""
+
+    code = "invalid_payload"
+
+    def __init__(self, detail: str, *, code: str | None = None, errors: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__(detail, code=code)
+        self.errors = list(errors)
 
 
 class Unauthenticated(AppError):

@@ -37,7 +37,11 @@ def owner_of(thread_id: str) -> UserId | None:
     The uuid is the LAST 36 characters and the owner is everything before the hyphen in front of it, so `al` never
     reaches `al-ice-<uuid>`.
     """
-    owner, hyphen, tail = thread_id[: -_UUID_LENGTH - 1], thread_id[-_UUID_LENGTH - 1 : -_UUID_LENGTH], thread_id[-_UUID_LENGTH:]
+    owner, hyphen, tail = (
+        thread_id[: -_UUID_LENGTH - 1],
+        thread_id[-_UUID_LENGTH - 1 : -_UUID_LENGTH],
+        thread_id[-_UUID_LENGTH:],
+    )
     if hyphen != "-" or not _UUID.fullmatch(tail) or not is_user_id(owner):
         return None
     return UserId(owner)

@@ -135,8 +135,13 @@ class Settings(BaseModel):
         return self
 
 
-def load_settings(environment: Mapping[str, str] | None = None, *, env_file: Path | None = Path(".env")) -> Settings:
-    """The settings from `env_file` and, stronger, from `environment` (default: the process's).
+def load_settings(
+    environment: Mapping[str, str] | None = None,
+    *,
+    env_file: Path | None = Path(".env"),
+    overrides: Mapping[str, object] | None = None,
+) -> Settings:
+    """The settings from `env_file`, stronger from `environment` (default: the process's), strongest from `overrides`.
 
     Raises SettingsError for an unknown key, a bad value or an impossible combination; secrets are never shown.
     """
@@ -151,7 +156,7 @@ def load_settings(environment: Mapping[str, str] | None = None, *, env_file: Pat
     merged = {**from_file, **{key: value for key, value in process.items() if key in known}}
     values = {key.lower(): value for key, value in _read_files(merged).items() if value != "" and key in known}
     try:
-        return Settings.model_validate(values)
+        return Settings.model_validate({**values, **(overrides or {})})
     except ValidationError as error:
         raise SettingsError(_explain(error)) from None
 

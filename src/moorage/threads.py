@@ -13,6 +13,7 @@ from moorage.ids import RunId, ThreadId, UserId, new_thread_id, owner_of
 from moorage.paging import Page, position
 
 TITLE_LIMIT = 200
+SNAPSHOT_MESSAGES = 1000
 
 
 class SessionStatus(StrEnum):
@@ -51,6 +52,14 @@ class HistoryMessage:
     run_id: RunId
     position: int
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A thread and its latest messages as they were at `thread.last_seq`."""
+
+    thread: Thread
+    messages: list[HistoryMessage]
 
 
 class ThreadAccessDenied(PermissionDenied):
@@ -102,9 +111,9 @@ class ThreadStore(Protocol):
 
     async def count_active(self, owner: UserId) -> int: ...
 
-    async def messages(
-        self, owner: UserId, thread_id: ThreadId, *, limit: int, after: int
-    ) -> list[HistoryMessage]: ...
+    async def messages(self, owner: UserId, thread_id: ThreadId, *, limit: int, after: int) -> list[HistoryMessage]: ...
+
+    async def snapshot(self, owner: UserId, thread_id: ThreadId, *, limit: int) -> Snapshot | None: ...
 
 
 class Threads:
@@ -150,13 +159,13 @@ class Threads:
 
     async def rename(self, thread: Thread, title: str) -> Thread:
         await self._store.rename(thread.owner_id, thread.thread_id, title)
-        return await self._reload(thread)
+        return await self.reload(thread)
 
     async def close(self, thread: Thread) -> Thread:
         """Stop what runs and take no more messages; history and files stay."""
         await self._stop_runs(thread.thread_id)
         await self._store.close(thread.owner_id, thread.thread_id)
-        return await self._reload(thread)
+        return await self.reload(thread)
 
     async def delete(self, thread: Thread) -> None:
         """Remove the session for good: runs, history, checkpoints, sandbox and workspace."""
@@ -169,15 +178,20 @@ class Threads:
 
     async def messages(self, thread: Thread, *, limit: int, cursor: str | None) -> Page[HistoryMessage]:
         """The thread's messages, oldest first."""
-        found = await self._store.messages(
-            thread.owner_id, thread.thread_id, limit=limit + 1, after=position(cursor)
-        )
+        found = await self._store.messages(thread.owner_id, thread.thread_id, limit=limit + 1, after=position(cursor))
         more = str(found[limit - 1].position) if len(found) > limit else None
         return Page(found[:limit], more)
 
-    async def _reload(self, thread: Thread) -> Thread:
+    async def snapshot(self, thread: Thread) -> Snapshot:
+        """The thread and its latest messages, consistent with `last_seq`."""
+        snapshot = await self._store.snapshot(thread.owner_id, thread.thread_id, limit=SNAPSHOT_MESSAGES)
+        if snapshot is None:
+            raise ThreadNotFound
+        return snapshot
+
+    async def reload(self, thread: Thread) -> Thread:
+        """The thread as it is now."""
         found = await self._store.find(thread.owner_id, thread.thread_id)
         if found is None:
             raise ThreadNotFound
         return found
-

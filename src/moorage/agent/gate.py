@@ -160,7 +160,9 @@ def _rejection(name: str, reason: str) -> str:
 
 def _with_notice(result: ToolResult, args: dict[str, Any]) -> ToolResult:
     """Tell the model what really ran: the transcript keeps the call as the model made it."""
-    notice = f"The user changed this call before it ran. Executed instead with: {json.dumps(args, ensure_ascii=False)}\n"
+    notice = (
+        f"The user changed this call before it ran. Executed instead with: {json.dumps(args, ensure_ascii=False)}\n"
+    )
     if isinstance(result, ToolMessage):
         return result.model_copy(update={"content": notice + result.text})
     update = cast("dict[str, Any]", result.update)

@@ -86,7 +86,9 @@ def build_model(name: str, config: ModelConfig) -> BaseChatModel:
 def _compatible_model(provider: str, model_name: str, config: ModelConfig) -> BaseChatModel:
     key, url = _endpoint(provider, config)
     if key is None and provider not in _NEEDS_NO_KEY and config.base_url is None:
-        raise UnknownModel(f"{provider} needs a key: set LLM_API_KEY" + (" or ZHIPUAI_API_KEY" if provider == "zhipuai" else ""))
+        raise UnknownModel(
+            f"{provider} needs a key: set LLM_API_KEY" + (" or ZHIPUAI_API_KEY" if provider == "zhipuai" else "")
+        )
     return CompatibleChat(
         model=model_name,
         api_key=key or SecretStr("unused"),

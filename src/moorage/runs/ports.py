@@ -69,6 +69,9 @@ class EventLog(Protocol):
         """Events with a seq above `after`, in order."""
         ...
 
-    def follow(self, thread_id: ThreadId, *, after: int) -> AsyncGenerator[list[StoredEvent]]:
-        """Batches of events with a seq above `after`: the stored ones, then each new one after its commit. Never ends."""
+    def follow(self, thread_id: ThreadId, *, after: int, idle: float) -> AsyncGenerator[list[StoredEvent]]:
+        """Batches of events with a seq above `after`: the stored ones, then each new one after its commit.
+
+        An empty batch comes after `idle` quiet seconds. Ends only when the log is closed for readers.
+        """
         ...

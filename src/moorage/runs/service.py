@@ -29,6 +29,10 @@ class Runs:
             idempotency_key=idempotency_key,
         )
 
+    async def stop_for_good(self, thread_id: ThreadId) -> None:
+        """`stop`, for a thread that is closed or removed."""
+        await self.stop(thread_id, reason=StopReason.DELETED)
+
     async def stop(self, thread_id: ThreadId, *, reason: StopReason = StopReason.CANCELLED) -> None:
         """End the thread's running run and its queued ones; returns when they have ended, within seconds."""
         for run_id in await self._queue.request_stop(thread_id, reason):

@@ -17,6 +17,7 @@ INSERT INTO runs (run_id, thread_id, owner_id, assistant_id, kind, input, status
 VALUES (%s, %s, %s, %s, %s, %s, 'queued', %s, %s, %s)
 """
 
+
 async def enqueue_run(
     connection: AsyncConnection[Row],
     claim: Claim,

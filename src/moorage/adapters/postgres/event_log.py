@@ -148,6 +148,7 @@ class PostgresEventLog:
         self._waiting: list[_Append] = []
         self._work = asyncio.Event()
         self._followers: dict[ThreadId, set[_Follower]] = {}
+        self._closed = False
 
     async def append(self, claim: Claim, events: Sequence[RunEvent]) -> None:
         done = asyncio.get_running_loop().create_future()
@@ -234,15 +235,15 @@ class PostgresEventLog:
             for row in rows
         ]
 
-    async def follow(self, thread_id: ThreadId, *, after: int) -> AsyncGenerator[list[StoredEvent]]:
+    async def follow(self, thread_id: ThreadId, *, after: int, idle: float) -> AsyncGenerator[list[StoredEvent]]:
         follower = _Follower()
         follower.seen = after
         self._followers.setdefault(thread_id, set()).add(follower)
         try:
-            while True:
+            while not self._closed:
                 async for batch in self._catch_up(thread_id, follower):
                     yield batch
-                while (batch := await _next_batch(follower)) is not None:
+                while not self._closed and (batch := await _next_batch(follower, idle)) is not None:
                     yield batch
         finally:
             followers = self._followers[thread_id]
@@ -256,6 +257,13 @@ class PostgresEventLog:
             yield batch
             if len(batch) < _BATCH:
                 return
+
+    def close_readers(self) -> None:
+        """End every `follow`, and each new one at once: the server stops."""
+        self._closed = True
+        for followers in self._followers.values():
+            for follower in followers:
+                follower.news.set()
 
     async def poll_forever(self) -> None:
         """Once a second, wake the readers of threads that moved on elsewhere: one query for all of them."""
@@ -280,10 +288,14 @@ class PostgresEventLog:
                     follower.news.set()
 
 
-async def _next_batch(follower: _Follower) -> list[StoredEvent] | None:
-    """The next events in order, or None when some are missing here and must be read from the table."""
+async def _next_batch(follower: _Follower, idle: float) -> list[StoredEvent] | None:
+    """The next events in order; none after `idle` quiet seconds; None when some must be read from the table."""
     if not follower.events:
-        await follower.news.wait()
+        try:
+            async with asyncio.timeout(idle):
+                await follower.news.wait()
+        except TimeoutError:
+            return []
     follower.news.clear()
     batch: list[StoredEvent] = []
     while follower.events:

@@ -14,6 +14,7 @@ from moorage.threads import (
     HistoryMessage,
     SessionQuotaExceeded,
     SessionStatus,
+    Snapshot,
     Thread,
     ThreadRunStatus,
 )
@@ -46,6 +47,13 @@ SELECT count(*) AS active FROM threads WHERE owner_id = %(owner)s AND status = '
 _MESSAGES = """
 SELECT position, run_id, id, role, content, thinking, tool_calls, call_id, usage, created_at FROM messages
 WHERE owner_id = %s AND thread_id = %s AND position > %s ORDER BY position LIMIT %s
+"""
+
+_LATEST = """
+SELECT * FROM (
+    SELECT position, run_id, id, role, content, thinking, tool_calls, call_id, usage, created_at FROM messages
+    WHERE owner_id = %s AND thread_id = %s ORDER BY position DESC LIMIT %s
+) latest ORDER BY position
 """
 
 # In this order: what refers to the thread first. Everything is gone, or nothing.
@@ -107,7 +115,9 @@ class PostgresThreadStore:
         return Page([_thread(row) for row in rows[:limit]], more, counted["total"] if counted else 0)
 
     async def rename(self, owner: UserId, thread_id: ThreadId, title: str) -> None:
-        await self._update(owner, "UPDATE threads SET title = %s WHERE owner_id = %s AND thread_id = %s", title, thread_id)
+        await self._update(
+            owner, "UPDATE threads SET title = %s WHERE owner_id = %s AND thread_id = %s", title, thread_id
+        )
 
     async def close(self, owner: UserId, thread_id: ThreadId) -> None:
         sql = "UPDATE threads SET status = %s WHERE owner_id = %s AND thread_id = %s"
@@ -135,6 +145,14 @@ class PostgresThreadStore:
         async with self._database.tenant_transaction(owner) as connection:
             rows = await (await connection.execute(_MESSAGES, [owner, thread_id, after, limit])).fetchall()
         return [_message(row) for row in rows]
+
+    async def snapshot(self, owner: UserId, thread_id: ThreadId, *, limit: int) -> Snapshot | None:
+        values = {"owner": owner, "thread_id": thread_id, "life": self._life}
+        async with self._database.tenant_transaction(owner) as connection:
+            # Writers of events lock this row, so what is read below is what was there at its last_seq.
+            row = await (await connection.execute(f"{_FIND} FOR SHARE", values)).fetchone()
+            rows = await (await connection.execute(_LATEST, [owner, thread_id, limit])).fetchall()
+        return Snapshot(_thread(row), [_message(item) for item in rows]) if row else None
 
     async def existing(self, thread_ids: list[str]) -> set[str]:
         """Which of these threads are there, whoever owns them (for clearing up sandboxes)."""

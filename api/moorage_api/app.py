@@ -1,0 +1,46 @@
+"""The ASGI application over a runtime: middleware, routers, error handlers."""
+
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+
+from moorage.runtime import Runtime
+from moorage_api import approvals, auth, chat, health, sessions
+from moorage_api.body_guard import BodyGuard
+from moorage_api.deps import protected_docs
+from moorage_api.errors import install_error_handlers
+from moorage_api.request_context import RequestContext
+
+_EXPOSED_HEADERS = ("Content-Location", "Location", "X-Request-ID", "Retry-After")
+
+
+def create_app(runtime: Runtime) -> FastAPI:
+    """The application that serves `runtime`. Opening and closing the runtime is the caller's."""
+    open_docs = runtime.settings.is_loopback
+    app = FastAPI(
+        title="Moorage",
+        version=version("moorage"),
+        description="Agents that do real work, in a sandbox per conversation, with a human's approval.",
+        docs_url="/docs" if open_docs else None,
+        openapi_url="/openapi.json" if open_docs else None,
+        redoc_url=None,
+    )
+    app.state.runtime = runtime
+    for module in (auth, sessions, chat, approvals, health):
+        app.include_router(module.router)
+    if not open_docs:
+        protected_docs(app)
+    install_error_handlers(app)
+    app.add_middleware(BodyGuard)
+    if runtime.settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(runtime.settings.cors_origins),
+            allow_credentials=True,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-ID"],
+            expose_headers=list(_EXPOSED_HEADERS),
+        )
+    app.add_middleware(RequestContext)
+    return app

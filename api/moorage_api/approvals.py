@@ -1,0 +1,118 @@
+"""Approvals: what waits for a human, and the human's answers, one by one or together."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field
+
+from moorage.approvals import Answer, Decision, DecisionType, Interrupt, InterruptStatus
+from moorage_api.deps import PrincipalDep, RuntimeDep
+
+router = APIRouter(prefix="/api/approvals", tags=["approvals"])
+
+
+class EditedAction(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    name: Annotated[str, Field(max_length=200)]
+    args: dict[str, Any]
+
+
+class DecisionBody(BaseModel):
+    """One decision. `edit` needs `edited_action`, `respond` needs `message`, `reject` may have one."""
+
+    model_config = ConfigDict(extra="forbid")
+    type: Literal["approve", "edit", "reject", "respond"]
+    edited_action: EditedAction | None = None
+    message: Annotated[str | None, Field(max_length=10_000)] = None
+    digest: Annotated[str | None, Field(max_length=64)] = None
+
+    def decision(self) -> Decision:
+        edited = self.edited_action
+        return Decision(
+            DecisionType(self.type),
+            edited_args=edited.args if edited else None,
+            edited_name=edited.name if edited else None,
+            message=self.message,
+            digest=self.digest,
+        )
+
+
+class Approval(BaseModel):
+    """What an agent wants to do, and what became of it."""
+
+    model_config = ConfigDict(extra="allow")
+    id: str
+    thread_id: str
+    run_id: str
+    call_id: str
+    tool_name: str
+    status: str
+
+
+class ApprovalList(BaseModel):
+    items: list[dict[str, Any]]
+    next_cursor: str | None
+
+
+class Decided(BaseModel):
+    success: Literal[True] = True
+    run_id: str
+    approval: dict[str, Any]
+
+
+@router.get("")
+async def list_approvals(
+    runtime: RuntimeDep,
+    principal: PrincipalDep,
+    status: InterruptStatus | None = None,
+    thread_id: Annotated[str | None, Query(max_length=100)] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 50,
+    cursor: Annotated[str | None, Query(max_length=500)] = None,
+) -> ApprovalList:
+    """One's own approvals over all sessions, latest first."""
+    if thread_id is not None:
+        await runtime.threads.get(principal, thread_id)
+    page = await runtime.approvals.list(
+        principal.user_id, status=status, thread_id=thread_id, limit=limit, cursor=cursor
+    )
+    return ApprovalList(items=[shown_approval(item) for item in page.items], next_cursor=page.next_cursor)
+
+
+@router.get("/{interrupt_id}")
+async def get_approval(runtime: RuntimeDep, principal: PrincipalDep, interrupt_id: str) -> dict[str, Any]:
+    return shown_approval(await runtime.approvals.get(principal.user_id, interrupt_id))
+
+
+@router.post("/{interrupt_id}/decision")
+async def decide(runtime: RuntimeDep, principal: PrincipalDep, interrupt_id: str, body: DecisionBody) -> Decided:
+    """Answer one approval. 409 when it is decided or expired already, 422 when the answer does not fit it."""
+    interrupt = await runtime.approvals.get(principal.user_id, interrupt_id)
+    answer = Answer(body.decision(), interrupt_id=interrupt_id)
+    decided = await runtime.approvals.answer(principal.user_id, interrupt.thread_id, [answer], via="api")
+    return Decided(run_id=decided.run_id, approval=shown_approval(decided.interrupts[0]))
+
+
+def shown_approval(interrupt: Interrupt) -> dict[str, Any]:
+    raised = interrupt.raised
+    shown = {
+        "id": raised.id,
+        "call_id": raised.call_id,
+        "tool_name": raised.tool_name,
+        "tool_input": raised.tool_input,
+        "description": raised.description,
+        "allowed_decisions": raised.allowed_decisions,
+        "facts": raised.facts,
+        "digest": interrupt.digest,
+        "expires_at": interrupt.expires_at.isoformat(),
+        "agent": raised.agent,
+        "parent_call_id": raised.parent_call_id,
+        "thread_id": interrupt.thread_id,
+        "run_id": interrupt.run_id,
+        "status": interrupt.status.value,
+        "decision": interrupt.decision,
+        "decided_by": interrupt.decided_by,
+        "decided_at": interrupt.decided_at.isoformat() if interrupt.decided_at else None,
+        "decided_via": interrupt.decided_via,
+        "executed_input": interrupt.executed_input,
+    }
+    return {key: value for key, value in shown.items() if value is not None}

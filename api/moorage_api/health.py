@@ -1,0 +1,68 @@
+"""Whether the server lives, whether it can work, and what it is."""
+
+import platform
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from moorage.errors import AppError
+from moorage_api.deps import RuntimeDep
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """The process answers. No I/O."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+async def readyz(runtime: RuntimeDep) -> JSONResponse:
+    """Work can be done: the database answers and has this version's tables. 503 says what does not."""
+    try:
+        await runtime.check_ready()
+    except AppError as error:
+        body = {"status": "unavailable", "checks": {"database": error.detail}}
+        return JSONResponse(body, status_code=503, headers={"Retry-After": "2"})
+    return JSONResponse({"status": "ok", "checks": {"database": "ok"}})
+
+
+@router.get("/ok")
+async def ok() -> dict[str, bool]:
+    return {"ok": True}
+
+
+@router.get("/info")
+async def info(runtime: RuntimeDep) -> dict[str, Any]:
+    """What this server is: version, sandbox, model, and whether one may register."""
+    return {
+        "name": "moorage",
+        "version": version("moorage"),
+        "langgraph_py_version": version("langgraph"),
+        "sandbox": runtime.sandbox_kind,
+        "sandbox_note": runtime.sandbox_note,
+        "runtime": runtime.settings.sandbox_runtime or "default",
+        "model": runtime.model_name,
+        "registration": "open" if runtime.settings.registration_open else "closed",
+        "flags": {"assistants": False, "crons": False, "langsmith": False},
+        "host": {"python": platform.python_version()},
+    }
+
+
+@router.get("/", include_in_schema=False)
+async def root(request: Request) -> Response:
+    """For programs: name, version, endpoints. For browsers: where to go, as there is no web UI yet."""
+    if "text/html" in request.headers.get("accept", ""):
+        return Response(_HTML, media_type="text/html")
+    routes = sorted({path for route in request.app.routes if (path := getattr(route, "path", "")).startswith("/")})
+    return JSONResponse({"name": "moorage", "version": version("moorage"), "endpoints": routes})
+
+
+_HTML = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Moorage</title>
+<h1>Moorage is running</h1>
+<p>This version has no web UI. Talk to it with <code>moorage chat</code>, with curl as the README shows,
+or look at the <a href="/docs">API documentation</a>.</p></html>
+"""

@@ -1,0 +1,63 @@
+"""Runs the application under uvicorn, and ends it well: readers are told, what runs is stopped, then the rest closes."""
+
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+from sse_starlette.sse import AppStatus
+
+from moorage.errors import Unavailable
+from moorage.runtime import Runtime
+from moorage_api.app import create_app
+
+_OPEN_REQUESTS_SECONDS = 5
+_BACKLOG = 2048
+
+
+class _Server(uvicorn.Server):
+    """uvicorn waits for open streams; so they must be ended the moment it is asked to stop."""
+
+    def __init__(self, config: uvicorn.Config, *, on_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._on_stop()
+        super().handle_exit(sig, frame)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket, taken before the runtime opens; port 0 picks a free one. Raises Unavailable."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise Unavailable(f"Cannot listen on {host}:{port}: {error.strerror}. Set PORT to a free one") from error
+    return listener
+
+
+async def serve(runtime: Runtime, listener: socket.socket, *, on_ready: Callable[[], None]) -> None:
+    """Serve until SIGTERM or SIGINT; returns when the last answer is out."""
+    AppStatus.disable_automatic_graceful_drain()
+    config = uvicorn.Config(
+        create_app(runtime),
+        loop="none",
+        http="httptools",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=_OPEN_REQUESTS_SECONDS,
+        timeout_keep_alive=75,
+        backlog=_BACKLOG,
+    )
+    server = _Server(config, on_stop=runtime.stop_readers)
+    on_ready()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    await server.serve(sockets=[listener])

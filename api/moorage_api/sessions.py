@@ -1,0 +1,200 @@
+"""Sessions: the core API's word for threads."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+from sse_starlette.sse import EventSourceResponse
+
+from moorage.assistants import get_assistant
+from moorage.runtime import Runtime
+from moorage.threads import TITLE_LIMIT, HistoryMessage, Thread
+from moorage_api.approvals import shown_approval
+from moorage_api.deps import PrincipalDep, RecheckDep, RuntimeDep, ThreadDep
+from moorage_api.sse import HEARTBEAT_SECONDS, event_stream, last_event_id
+
+router = APIRouter(prefix="/api/sessions", tags=["sessions"])
+
+type Title = Annotated[str, Field(max_length=TITLE_LIMIT)]
+type Limit = Annotated[int, Query(ge=1, le=100)]
+
+
+class NewSession(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    title: Title = ""
+    assistant_id: Annotated[str, Field(max_length=100)] = "agent"
+
+
+class SessionChange(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    title: Title
+
+
+class CreatedSession(BaseModel):
+    thread_id: str
+
+
+class Session(BaseModel):
+    """A session as its owner sees it. Times are RFC 3339 in UTC."""
+
+    thread_id: str
+    title: str
+    assistant_id: str
+    status: Literal["active", "closed", "expired"]
+    run_status: Literal["idle", "busy", "interrupted", "error"]
+    message_count: int
+    turn_count: int
+    last_seq: int
+    created_at: str
+    last_active: str
+
+
+class SessionList(BaseModel):
+    items: list[Session]
+    next_cursor: str | None
+    total: int
+
+
+class MessageList(BaseModel):
+    items: list[dict[str, Any]]
+    next_cursor: str | None
+
+
+class SessionState(BaseModel):
+    """One snapshot: whoever follows the events after `last_seq` misses nothing and sees nothing twice."""
+
+    thread: Session
+    messages: list[dict[str, Any]]
+    pending: list[dict[str, Any]]
+    last_seq: int
+
+
+@router.post("", status_code=201)
+async def create_session(
+    runtime: RuntimeDep, principal: PrincipalDep, body: NewSession | None = None
+) -> CreatedSession:
+    """Open a session. 429 when the quota of active sessions is used up."""
+    wanted = body or NewSession()
+    assistant = get_assistant(wanted.assistant_id)
+    thread_id = await runtime.threads.create(principal, title=wanted.title, assistant_id=assistant.assistant_id)
+    return CreatedSession(thread_id=thread_id)
+
+
+@router.get("")
+async def list_sessions(
+    runtime: RuntimeDep,
+    principal: PrincipalDep,
+    limit: Limit = 20,
+    cursor: Annotated[str | None, Query(max_length=500)] = None,
+    offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
+    q: Annotated[str | None, Query(max_length=TITLE_LIMIT)] = None,
+) -> SessionList:
+    """Sessions, latest activity first; `q` searches in titles."""
+    page = await runtime.threads.list(principal, limit=limit, cursor=cursor, offset=offset, query=q)
+    return SessionList(
+        items=[shown_session(thread) for thread in page.items], next_cursor=page.next_cursor, total=page.total or 0
+    )
+
+
+@router.get("/{thread_id}")
+async def get_session(thread: ThreadDep) -> Session:
+    return shown_session(thread)
+
+
+@router.patch("/{thread_id}")
+async def rename_session(runtime: RuntimeDep, thread: ThreadDep, body: SessionChange) -> Session:
+    return shown_session(await runtime.threads.rename(thread, body.title))
+
+
+@router.post("/{thread_id}/close")
+async def close_session(runtime: RuntimeDep, thread: ThreadDep) -> Session:
+    """Stop what runs and take no more messages; history and files stay."""
+    return shown_session(await runtime.threads.close(thread))
+
+
+@router.delete("/{thread_id}", status_code=204)
+async def delete_session(runtime: RuntimeDep, thread: ThreadDep) -> Response:
+    """Remove the session with its history, checkpoints, sandbox and files."""
+    await runtime.threads.delete(thread)
+    return Response(status_code=204)
+
+
+@router.post("/{thread_id}/cancel")
+async def cancel_session(runtime: RuntimeDep, thread: ThreadDep) -> Session:
+    """Stop what runs, what is queued, and what waits for approval; the session goes on with the next message."""
+    await runtime.runs.stop(thread.thread_id)
+    await runtime.approvals.cancel_pending(thread.owner_id, thread.thread_id)
+    return shown_session(await runtime.threads.reload(thread))
+
+
+@router.get("/{thread_id}/messages")
+async def list_messages(
+    runtime: RuntimeDep,
+    thread: ThreadDep,
+    limit: Limit = 50,
+    cursor: Annotated[str | None, Query(max_length=500)] = None,
+) -> MessageList:
+    """The session's messages, oldest first."""
+    page = await runtime.threads.messages(thread, limit=limit, cursor=cursor)
+    return MessageList(items=[shown_message(item) for item in page.items], next_cursor=page.next_cursor)
+
+
+@router.get("/{thread_id}/state")
+async def get_state(runtime: RuntimeDep, thread: ThreadDep) -> SessionState:
+    """The session, its latest 1000 messages and what waits for approval, as of `last_seq`."""
+    snapshot = await runtime.threads.snapshot(thread)
+    pending = await runtime.approvals.pending(thread.owner_id, thread.thread_id)
+    return SessionState(
+        thread=shown_session(snapshot.thread),
+        messages=[shown_message(item) for item in snapshot.messages],
+        pending=[shown_approval(item) for item in pending if item.seq <= snapshot.thread.last_seq],
+        last_seq=snapshot.thread.last_seq,
+    )
+
+
+@router.get("/{thread_id}/events", response_class=EventSourceResponse)
+async def follow_events(
+    runtime: RuntimeDep,
+    thread: ThreadDep,
+    recheck: RecheckDep,
+    after: Annotated[str | None, Query(max_length=100)] = None,
+    last_id: Annotated[str | None, Header(alias="Last-Event-ID", max_length=100)] = None,
+) -> EventSourceResponse:
+    """All events of the session after a seq: the stored ones, then live. Never ends by itself."""
+    return follow(runtime, thread, after=last_event_id(last_id, after), recheck=recheck)
+
+
+def follow(runtime: Runtime, thread: Thread, *, after: int, recheck: RecheckDep) -> EventSourceResponse:
+    batches = runtime.event_log.follow(thread.thread_id, after=after, idle=HEARTBEAT_SECONDS)
+    return event_stream(batches, after=after, recheck=recheck)
+
+
+def shown_session(thread: Thread) -> Session:
+    return Session(
+        thread_id=thread.thread_id,
+        title=thread.title,
+        assistant_id=thread.assistant_id,
+        status=thread.status.value,
+        run_status=thread.run_status.value,
+        message_count=thread.message_count,
+        turn_count=thread.turn_count,
+        last_seq=thread.last_seq,
+        created_at=thread.created_at.isoformat(),
+        last_active=thread.last_active.isoformat(),
+    )
+
+
+def shown_message(item: HistoryMessage) -> dict[str, Any]:
+    message = item.message
+    shown = {
+        "id": message.id,
+        "run_id": item.run_id,
+        "role": message.role.value,
+        "content": message.content,
+        "thinking": message.thinking,
+        "tool_calls": message.tool_calls,
+        "call_id": message.call_id,
+        "usage": message.usage,
+        "created_at": item.created_at.isoformat(),
+    }
+    return {key: value for key, value in shown.items() if value is not None}

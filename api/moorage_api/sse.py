@@ -1,0 +1,70 @@
+"""From the event log to Server-Sent Events: replay, then live, heartbeats, and a word before an early end."""
+
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+
+import orjson
+from sse_starlette.sse import EventSourceResponse
+
+from moorage.errors import InvalidPayload, Unauthenticated
+from moorage.events import EventType, StoredEvent
+from moorage.ids import RunId
+
+HEARTBEAT_SECONDS = 15.0
+RECHECK_SECONDS = 25.0
+_HEARTBEAT = b": heartbeat\n\n"
+
+type Batches = AsyncGenerator[list[StoredEvent]]
+type Recheck = Callable[[], Awaitable[object]]
+
+
+def event_stream(batches: Batches, *, after: int, recheck: Recheck, run_id: RunId | None = None) -> EventSourceResponse:
+    """Stream a followed thread. With `run_id`: only that run's events, closing after its last one.
+
+    `recheck` raises Unauthenticated when the reader may not read any more; it is asked every half minute.
+    """
+    frames = _frames(batches, after=after, recheck=recheck, run_id=run_id)
+    return EventSourceResponse(frames, ping=0, headers={"Cache-Control": "no-store"})
+
+
+def frame(event: StoredEvent) -> bytes:
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.seq, event.type.encode(), event.data)
+
+
+def closing_frame(reason: str, last_seq: int) -> bytes:
+    """The only frame without an id: it is not in the log."""
+    return b"event: stream_closed\ndata: %s\n\n" % orjson.dumps({"reason": reason, "last_seq": last_seq})
+
+
+def last_event_id(header: str | None, query: str | None) -> int:
+    """The seq after which to read: `Last-Event-ID` wins over `after`; raises InvalidPayload for anything but a number."""
+    text = header if header is not None else query
+    if text is None:
+        return 0
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise InvalidPayload("Last-Event-ID and after take the id of an event: a number")
+    return int(text)
+
+
+async def _frames(batches: Batches, *, after: int, recheck: Recheck, run_id: RunId | None) -> AsyncIterator[bytes]:
+    seen, checked = after, time.monotonic()
+    async with aclosing(batches):
+        async for batch in batches:
+            if time.monotonic() - checked > RECHECK_SECONDS:
+                checked = time.monotonic()
+                try:
+                    await recheck()
+                except Unauthenticated:
+                    yield closing_frame("unauthorized", seen)
+                    return
+            if not batch:
+                yield _HEARTBEAT
+                continue
+            seen = batch[-1].seq
+            chosen = [event for event in batch if run_id is None or event.run_id == run_id]
+            if chosen:
+                yield b"".join(map(frame, chosen))
+            if run_id is not None and any(event.type is EventType.RUN_END for event in chosen):
+                return
+    yield closing_frame("server_restart", seen)

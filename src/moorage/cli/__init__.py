@@ -1,0 +1,5 @@
+"""The `moorage` command. Exit codes: 0 done; 1 failed; 2 wrong usage or settings; 3 something must be installed first."""
+
+from moorage.cli.app import app
+
+__all__ = ["app"]

@@ -1,0 +1,23 @@
+"""The command's parts, put together."""
+
+from importlib.metadata import version as installed_version
+
+import typer
+
+from moorage.cli import migrate, serve
+
+app = typer.Typer(
+    name="moorage",
+    help="Agents that do real work, in a sandbox per conversation, with a human's approval.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("serve")(serve.serve)
+app.command("migrate")(migrate.migrate)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(f"moorage {installed_version('moorage')}")
