@@ -15,8 +15,10 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from moorage.adapters.embedded_postgres import open_embedded_postgres
 from moorage.adapters.postgres.migrate import migrate
 from moorage.adapters.postgres.pool import Database, open_database
+from moorage.adapters.postgres.roles import Roles
 from moorage.ids import UserId
 
+NewDatabase = Callable[..., str]
 AddUser = Callable[[str], Awaitable[UserId]]
 
 _EMPTY = """
@@ -54,28 +56,33 @@ def login_role(postgres_url: str) -> str:
     return "moorage" if name == "postgres" and "TEST_DATABASE_URL" not in os.environ else name
 
 
-@pytest.fixture(scope="module")
-async def empty_database_url(postgres_url: str, login_role: str) -> AsyncGenerator[str]:
-    """A fresh database with nothing in it."""
-    name = f"moorage_test_{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(
-            sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), sql.Identifier(login_role))
-        )
-    try:
-        yield make_conninfo(postgres_url, dbname=name, user=login_role)
-    finally:
+@pytest.fixture(scope="session")
+def new_database(postgres_url: str, login_role: str) -> Generator[NewDatabase]:
+    """Make a fresh database with nothing in it, and answer the URL by which the server logs in."""
+    names: list[str] = []
+
+    def make(*, name: str = "", owner: str = login_role) -> str:
+        names.append(name or f"moorage_test_{uuid.uuid4().hex[:12]}")
         with psycopg.connect(postgres_url, autocommit=True) as connection:
+            create = sql.SQL("CREATE DATABASE {} OWNER {}")
+            connection.execute(create.format(sql.Identifier(names[-1]), sql.Identifier(owner)))
+        return make_conninfo(postgres_url, dbname=names[-1], user=owner)
+
+    yield make
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        for name in names:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
-            for role in (f"moorage_app_{name}", f"moorage_system_{name}"):
-                connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(role)))
+            roles = Roles.of_database(name)
+            connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(roles.app)))
+            connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(roles.system)))
 
 
 @pytest.fixture(scope="module")
-async def database_url(empty_database_url: str) -> str:
+async def database_url(new_database: NewDatabase) -> str:
     """A fresh, migrated database; as the role the server logs in as."""
-    await asyncio.to_thread(migrate, empty_database_url)
-    return empty_database_url
+    url = new_database()
+    await asyncio.to_thread(migrate, url)
+    return url
 
 
 @pytest.fixture(scope="module")
