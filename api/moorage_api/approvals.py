@@ -72,7 +72,7 @@ async def list_approvals(
     """One's own approvals over all sessions, latest first."""
     if thread_id is not None:
         await runtime.threads.get(principal, thread_id)
-    page = await runtime.approvals.list(
+    page = await runtime.approvals.search(
         principal.user_id, status=status, thread_id=thread_id, limit=limit, cursor=cursor
     )
     return ApprovalList(items=[shown_approval(item) for item in page.items], next_cursor=page.next_cursor)

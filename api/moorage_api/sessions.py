@@ -90,7 +90,7 @@ async def list_sessions(
     q: Annotated[str | None, Query(max_length=TITLE_LIMIT)] = None,
 ) -> SessionList:
     """Sessions, latest activity first; `q` searches in titles."""
-    page = await runtime.threads.list(principal, limit=limit, cursor=cursor, offset=offset, query=q)
+    page = await runtime.threads.search(principal, limit=limit, cursor=cursor, offset=offset, query=q)
     return SessionList(
         items=[shown_session(thread) for thread in page.items], next_cursor=page.next_cursor, total=page.total or 0
     )

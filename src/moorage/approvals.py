@@ -205,7 +205,7 @@ class ApprovalStore(Protocol):
 
     async def find(self, owner: UserId, interrupt_id: str) -> Interrupt | None: ...
 
-    async def list(
+    async def search(
         self, owner: UserId, *, status: InterruptStatus | None, thread_id: str | None, limit: int, cursor: str | None
     ) -> Page[Interrupt]: ...
 
@@ -238,10 +238,10 @@ class Approvals:
             raise InterruptNotFound
         return interrupt
 
-    async def list(
+    async def search(
         self, owner: UserId, *, status: InterruptStatus | None, thread_id: str | None, limit: int, cursor: str | None
     ) -> Page[Interrupt]:
-        return await self._store.list(owner, status=status, thread_id=thread_id, limit=limit, cursor=cursor)
+        return await self._store.search(owner, status=status, thread_id=thread_id, limit=limit, cursor=cursor)
 
     async def answer(self, owner: UserId, thread_id: ThreadId, answers: Sequence[Answer], *, via: str) -> Decided:
         """Answer call by call. All answers are checked before any is written; they take effect together or not at all."""

@@ -97,7 +97,7 @@ class ThreadStore(Protocol):
 
     async def find(self, owner: UserId, thread_id: ThreadId) -> Thread | None: ...
 
-    async def list(
+    async def search(
         self, owner: UserId, *, limit: int, cursor: str | None, offset: int, query: str | None
     ) -> Page[Thread]: ...
 
@@ -151,11 +151,11 @@ class Threads:
             raise ThreadNotFound
         return thread
 
-    async def list(
+    async def search(
         self, principal: Principal, *, limit: int, cursor: str | None = None, offset: int = 0, query: str | None = None
     ) -> Page[Thread]:
         """Sessions, latest activity first; `query` searches in titles."""
-        return await self._store.list(principal.user_id, limit=limit, cursor=cursor, offset=offset, query=query)
+        return await self._store.search(principal.user_id, limit=limit, cursor=cursor, offset=offset, query=query)
 
     async def rename(self, thread: Thread, title: str) -> Thread:
         await self._store.rename(thread.owner_id, thread.thread_id, title)

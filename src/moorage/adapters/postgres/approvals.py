@@ -124,7 +124,7 @@ class PostgresApprovalStore:
             row = await (await connection.execute(sql, [interrupt_id, owner])).fetchone()
         return _interrupt(row) if row else None
 
-    async def list(
+    async def search(
         self, owner: UserId, *, status: InterruptStatus | None, thread_id: str | None, limit: int, cursor: str | None
     ) -> Page[Interrupt]:
         at, last_id = decode_cursor(cursor, 2) if cursor else (None, None)

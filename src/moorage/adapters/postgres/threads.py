@@ -94,7 +94,7 @@ class PostgresThreadStore:
             row = await (await connection.execute(_FIND, values)).fetchone()
         return _thread(row) if row else None
 
-    async def list(
+    async def search(
         self, owner: UserId, *, limit: int, cursor: str | None, offset: int, query: str | None
     ) -> Page[Thread]:
         at, last_id = decode_cursor(cursor, 2) if cursor else (None, None)
