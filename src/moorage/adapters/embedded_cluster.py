@@ -68,6 +68,10 @@ class Cluster:
         return self.root / "log"
 
     @property
+    def socket_lock(self) -> Path:
+        return self.socket_dir / f"{_SOCKET_NAME}.lock"
+
+    @property
     def lock(self) -> Path:
         return self.root / "lock"
 

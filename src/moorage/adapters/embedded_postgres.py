@@ -25,7 +25,10 @@ _START_SECONDS = 60.0
 _FAST_STOP_SECONDS = 20.0
 _IMMEDIATE_STOP_SECONDS = 5.0
 _WATCH_SECONDS = 0.1
-_RETRY_SECONDS = 0.5
+_POLL_SECONDS = 0.02
+_RETRY_SECONDS = 0.3
+_ORPHANS = "shared memory block"
+_REASON_BYTES = 2000
 _LOG_BYTES = 16 * 1024 * 1024
 
 _SETTINGS = {
@@ -52,6 +55,7 @@ async def open_embedded_postgres(data_dir: Path) -> AsyncGenerator[str]:
     with _sole_owner(cluster):
         await asyncio.to_thread(_stop_leftover, cluster)
         await asyncio.to_thread(make_cluster, cluster)
+        _rotate_log(cluster)
         server = _Server(cluster)
         try:
             await server.start()
@@ -76,15 +80,27 @@ class _Server:
     async def start(self) -> None:
         """Start Postgres and wait until it answers; raises EmbeddedPostgresError when it exits instead."""
         began = time.monotonic()
+        while not await self._try_start(began + _START_SECONDS):
+            pass
+        milliseconds = round((time.monotonic() - began) * 1000)
+        _log.info("embedded_postgres_started", pid=self._process and self._process.pid, milliseconds=milliseconds)
+
+    async def _try_start(self, deadline: float) -> bool:
+        """False when the children of a killed Postgres still hold its memory, which they let go of in a moment."""
+        offset = self._cluster.log.stat().st_size if self._cluster.log.exists() else 0
         self._process = await asyncio.to_thread(_spawn, self._cluster)
         while not await _answers(self._cluster):
+            late = time.monotonic() > deadline
             if self._process.poll() is not None:
-                raise EmbeddedPostgresError(f"Postgres does not start: {_log_tail(self._cluster)}")
-            if time.monotonic() - began > _START_SECONDS:
+                reason = _log_after(self._cluster, offset)
+                if _ORPHANS in reason and not late:
+                    await asyncio.sleep(_RETRY_SECONDS)
+                    return False
+                raise EmbeddedPostgresError(f"Postgres does not start: {reason}")
+            if late:
                 raise EmbeddedPostgresError(f"Postgres does not answer after {_START_SECONDS:.0f} s")
-            await asyncio.sleep(0.02)
-        milliseconds = round((time.monotonic() - began) * 1000)
-        _log.info("embedded_postgres_started", pid=self._process.pid, milliseconds=milliseconds)
+            await asyncio.sleep(_POLL_SECONDS)
+        return True
 
     async def keep_running(self) -> None:
         """Start Postgres again whenever it dies; runs until cancelled."""
@@ -94,7 +110,6 @@ class _Server:
                 continue
             _log.error("embedded_postgres_died", status=self._process.returncode if self._process else None)
             try:
-                # Its orphaned children may hold the shared memory for a moment: then this start fails, the next works.
                 await self.start()
             except (EmbeddedPostgresError, OSError) as error:
                 _log.warning("embedded_postgres_restart_failed", error=str(error))
@@ -109,8 +124,8 @@ class _Server:
 
 
 def _spawn(cluster: Cluster) -> subprocess.Popen[bytes]:
-    if cluster.log.exists() and cluster.log.stat().st_size > _LOG_BYTES:
-        cluster.log.replace(cluster.log.with_suffix(".old"))
+    for lock_file in (cluster.data / "postmaster.pid", cluster.socket_lock):
+        _disown(lock_file, cluster.uid)
     settings = _SETTINGS | {"unix_socket_directories": '"' + str(cluster.socket_dir).replace('"', '""') + '"'}
     arguments = [argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")]
     with open(cluster.log, "ab", opener=lambda path, flags: os.open(path, flags | os.O_NOFOLLOW, 0o600)) as log:
@@ -120,6 +135,25 @@ def _spawn(cluster: Cluster) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             **cluster.spawn_options(),
         )
+
+
+def _disown(lock_file: Path, uid: int | None) -> None:
+    """Let Postgres pass a lock file of a dead one, whose number another process or a zombie may have by now.
+
+    It skips a file that names its parent, us, and still checks the shared memory that the file names: removing the
+    file would let it start beside children of the dead one that still write.
+    """
+    try:
+        _, _, rest = lock_file.read_text(encoding="utf-8").partition("\n")
+    except FileNotFoundError:
+        return
+    replacement = lock_file.with_name(f"{lock_file.name}.new")
+    replacement.unlink(missing_ok=True)
+    replacement.write_text(f"{os.getpid()}\n{rest}", encoding="utf-8")
+    replacement.chmod(0o600)
+    if uid is not None:
+        os.chown(replacement, uid, uid)
+    replacement.replace(lock_file)
 
 
 def _wait_stopped(process: subprocess.Popen[bytes]) -> None:
@@ -156,14 +190,13 @@ def _sole_owner(cluster: Cluster) -> Generator[None]:
 
 
 def _stop_leftover(cluster: Cluster) -> None:
-    """Stop the Postgres of an owner that died, and forget a pid file whose number means another process by now."""
+    """Stop the Postgres of an owner that died."""
     pid_file = cluster.data / "postmaster.pid"
     try:
         pid = int(pid_file.read_text(encoding="utf-8").split("\n", 1)[0])
     except (FileNotFoundError, ValueError):
         return
     if not _serves(pid, cluster):
-        pid_file.unlink(missing_ok=True)
         return
     _log.info("embedded_postgres_adopted", pid=pid)
     for patience, number in ((_FAST_STOP_SECONDS, signal.SIGINT), (_IMMEDIATE_STOP_SECONDS, signal.SIGQUIT)):
@@ -179,7 +212,7 @@ def _gone_within(seconds: float, pid: int, cluster: Cluster) -> bool:
     while _serves(pid, cluster):
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.02)
+        time.sleep(_POLL_SECONDS)
     return True
 
 
@@ -217,5 +250,12 @@ async def _ensure_database(cluster: Cluster) -> None:
             await connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(name, name))
 
 
-def _log_tail(cluster: Cluster) -> str:
-    return cluster.log.read_text(encoding="utf-8", errors="replace")[-500:].strip()
+def _rotate_log(cluster: Cluster) -> None:
+    if cluster.log.exists() and cluster.log.stat().st_size > _LOG_BYTES:
+        cluster.log.replace(cluster.log.with_suffix(".old"))
+
+
+def _log_after(cluster: Cluster, offset: int) -> str:
+    with cluster.log.open("rb") as log:
+        log.seek(offset)
+        return log.read(_REASON_BYTES).decode(errors="replace").strip()
