@@ -1,4 +1,4 @@
-"""Runs the application under uvicorn, and ends it well: readers are told, what runs is stopped, then the rest closes."""
+"""Runs the application under uvicorn, and ends it well: readers are told, runs are stopped, then the rest closes."""
 
 import signal
 import socket

@@ -38,7 +38,7 @@ def closing_frame(reason: str, last_seq: int) -> bytes:
 
 
 def last_event_id(header: str | None, query: str | None) -> int:
-    """The seq after which to read: `Last-Event-ID` wins over `after`; raises InvalidPayload for anything but a number."""
+    """The seq after which to read: `Last-Event-ID` wins over `after`. Raises InvalidPayload unless it is a number."""
     text = header if header is not None else query
     if text is None:
         return 0

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Protocol, assert_never
+from typing import Any, Protocol, assert_never, cast
 
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import best_match
+from jsonschema.exceptions import ValidationError, best_match  # pyright: ignore[reportUnknownVariableType]
 
 from moorage.errors import Conflict, InvalidPayload, NotFound
 from moorage.ids import InterruptId, RunId, ThreadId, UserId
@@ -167,7 +167,7 @@ def _check_edit(raised: RaisedInterrupt, decision: Decision) -> None:
     if len(json.dumps(decision.edited_args)) > MAX_ARGUMENT_BYTES:
         raise InvalidDecision(f"edited arguments are larger than {MAX_ARGUMENT_BYTES} bytes")
     validator = Draft202012Validator(raised.args_schema)
-    problem = best_match(validator.iter_errors(decision.edited_args))  # pyright: ignore[reportUnknownMemberType]
+    problem = cast("ValidationError | None", best_match(validator.iter_errors(decision.edited_args)))  # pyright: ignore[reportUnknownMemberType]
     if problem is not None:
         place = "/".join(str(part) for part in problem.absolute_path) or "args"
         raise InvalidDecision(f"edited arguments do not fit the tool's schema at {place} ({problem.validator})")
@@ -244,7 +244,7 @@ class Approvals:
         return await self._store.search(owner, status=status, thread_id=thread_id, limit=limit, cursor=cursor)
 
     async def answer(self, owner: UserId, thread_id: ThreadId, answers: Sequence[Answer], *, via: str) -> Decided:
-        """Answer call by call. All answers are checked before any is written; they take effect together or not at all."""
+        """Answer call by call. All are checked before any is written; they take effect together or not at all."""
         pending = await self._store.pending(owner, thread_id)
         chosen = [(await self._addressed(owner, thread_id, pending, answer), answer.decision) for answer in answers]
         if len({interrupt.raised.id for interrupt, _ in chosen}) < len(chosen):
@@ -256,7 +256,7 @@ class Approvals:
     async def answer_all(
         self, owner: UserId, thread_id: ThreadId, decision: Decision, *, up_to_seq: int | None, via: str
     ) -> Decided:
-        """Give all that is pending the same answer. Raises InterruptDecided if something was raised after `up_to_seq`."""
+        """Give all that is pending one answer. Raises InterruptDecided if something was raised after `up_to_seq`."""
         pending = await self._store.pending(owner, thread_id)
         if not pending:
             raise NothingPending("Nothing waits for approval in this session")

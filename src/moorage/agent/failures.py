@@ -1,4 +1,4 @@
-"""What a failed run tells its user: a code and a sentence, never a provider's raw text (it may echo keys or prompts)."""
+"""What a failed run tells its user: a code and a sentence, never a provider's raw text, which may echo keys."""
 
 from typing import Any
 

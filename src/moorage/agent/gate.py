@@ -49,7 +49,7 @@ class ToolGate(AgentMiddleware[Any, Any]):
         self._gate = gate
 
     async def awrap_tool_call(self, request: ToolCallRequest, handler: Handler) -> ToolResult:
-        """Start, ask, run, report. A pause leaves through LangGraph's own exception and comes back in here on resume."""
+        """Ask, run, report. A pause leaves through LangGraph's own exception; the resumed run comes in here again."""
         call = request.tool_call
         write = get_stream_writer()
         subagent = call["args"].get("subagent_type") if call["name"] == "task" else None
@@ -83,7 +83,7 @@ class ToolGate(AgentMiddleware[Any, Any]):
 
 
 def _checkpoint_ns() -> str:
-    return get_config()["configurable"].get("checkpoint_ns", "")
+    return get_config().get("configurable", {}).get("checkpoint_ns", "")
 
 
 def describe(name: str, args: dict[str, Any]) -> str:
@@ -104,7 +104,7 @@ def describe(name: str, args: dict[str, Any]) -> str:
 def args_schema(tool: BaseTool) -> dict[str, Any]:
     """The JSON schema of a tool's arguments as the model sees them, closed: nothing extra is accepted."""
     schema = tool.tool_call_schema
-    shown = schema.model_json_schema() if isinstance(schema, type) else dict(schema)
+    shown = cast("type[BaseModel]", schema).model_json_schema() if isinstance(schema, type) else schema
     return {**shown, "additionalProperties": False}
 
 
@@ -189,8 +189,8 @@ def _report(call_id: str, result: ToolResult, decision: dict[str, Any], *, durat
     message = _message_of(result)
     if message is not None and message.id is None:
         message.id = new_message_id()
-    artifact = message.artifact if message and isinstance(message.artifact, dict) else {}
-    exit_code = cast("dict[str, Any]", artifact).get("exit_code")
+    artifact = cast("object", message.artifact) if message else None
+    exit_code = cast("dict[str, Any]", artifact).get("exit_code") if isinstance(artifact, dict) else None
     failed = message is not None and (message.status == "error" or exit_code not in (None, 0))
     status = "rejected" if decision["type"] == "reject" else "error" if failed else "success"
     return {
@@ -209,11 +209,11 @@ def _report(call_id: str, result: ToolResult, decision: dict[str, Any], *, durat
 def _message_of(result: ToolResult) -> ToolMessage | None:
     if isinstance(result, ToolMessage):
         return result
-    messages = cast("dict[str, Any]", result.update or {}).get("messages", [])
+    update = cast("object", result.update)
+    messages: list[Any] = cast("dict[str, Any]", update).get("messages", []) if isinstance(update, dict) else []
     return next((item for item in messages if isinstance(item, ToolMessage)), None)
 
 
 def _todos_of(result: ToolResult) -> list[Any] | None:
-    if isinstance(result, ToolMessage) or not isinstance(result.update, dict):
-        return None
-    return cast("dict[str, Any]", result.update).get("todos")
+    update = None if isinstance(result, ToolMessage) else cast("object", result.update)
+    return cast("dict[str, Any]", update).get("todos") if isinstance(update, dict) else None

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from deepagents import SubAgent, create_deep_agent
+from deepagents import create_deep_agent  # pyright: ignore[reportUnknownVariableType]
 from deepagents.backends import CompositeBackend
 from deepagents.backends.sandbox import BaseSandbox
 from deepagents.middleware.filesystem import FilesystemMiddleware
@@ -12,7 +12,7 @@ from deepagents.middleware.subagents import GENERAL_PURPOSE_SUBAGENT
 from langchain.agents.middleware import TodoListMiddleware
 from langchain.agents.middleware.types import AgentMiddleware
 from langchain_core.language_models import BaseChatModel
-from langgraph.graph.state import CompiledStateGraph
+from langgraph.graph.state import CompiledStateGraph  # pyright: ignore[reportMissingTypeStubs]
 
 from moorage.agent.context import RunContext
 from moorage.agent.gate import Gate, ToolGate
@@ -30,20 +30,20 @@ SYSTEM_PROMPT = """You are an agent that does real work for one user, in a priva
 user's sessions. Use absolute paths with the file tools.
 - Tools: ls, read_file, write_file, edit_file, delete, glob and grep work on files; execute runs a shell command in \
 {workspace} (it ends after {seconds} s unless you pass a timeout, at most 600 s; what it leaves in the background is \
-killed; there is no network); write_todos keeps the plan of longer work; task hands a self-contained piece of work to a \
-sub-agent.
+killed; there is no network); write_todos keeps the plan of longer work; task hands a self-contained piece of work to \
+a sub-agent.
 - A human reviews each command and each change to a file before it happens, and may change or reject it. Believe the \
-tool's result, not your plan: if it says that something else was executed, or that the user rejected it, go on from there \
-and do not repeat the call.
+tool's result, not your plan: if it says that something else was executed, or that the user rejected it, go on from \
+there and do not repeat the call.
 - If a result says outcome_unknown, look at the state of things before you do anything again.
 - Say what you found and did, not what you would do. Answer in the language in which the user writes."""
 
 
 class Todos(TodoListMiddleware):
-    """The plan tool. The gate keeps it to one call per turn, so the library's own check, a node per turn, is not needed."""
+    """The plan tool. The gate keeps it to one call per turn, so the library's check, a node per turn, is not needed."""
 
-    after_model = AgentMiddleware.after_model
-    aafter_model = AgentMiddleware.aafter_model
+    after_model = AgentMiddleware.after_model  # pyright: ignore[reportAssignmentType] -- as if it were not overridden
+    aafter_model = AgentMiddleware.aafter_model  # pyright: ignore[reportAssignmentType]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +88,9 @@ def build_agent(assistant: Assistant, parts: AgentParts) -> CompiledAgent:
         files = FilesystemMiddleware(backend=backend, max_execute_timeout=MAX_COMMAND_SECONDS)
         return [files, Todos(), ModelGuard(), ToolGate(parts.gate)]
 
-    helper = SubAgent(
-        name=GENERAL_PURPOSE_SUBAGENT["name"],
-        description=GENERAL_PURPOSE_SUBAGENT["description"],
-        system_prompt=f"{GENERAL_PURPOSE_SUBAGENT['system_prompt']}\n\n{prompt}",
-        middleware=middleware(),
-    )
+    helper = GENERAL_PURPOSE_SUBAGENT.copy()
+    helper["middleware"] = middleware()
+    helper["system_prompt"] = f"{helper.get('system_prompt', '')}\n\n{prompt}".strip()
     agent = create_deep_agent(
         parts.model(assistant.model or parts.default_model),
         system_prompt=f"{assistant.instruction}\n\n{prompt}".strip(),

@@ -1,7 +1,7 @@
 """From `provider:name` to a chat model, for any provider LangChain knows and any OpenAI-compatible endpoint."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from langchain.chat_models import init_chat_model
 from langchain_core.language_models import BaseChatModel
@@ -17,7 +17,7 @@ SCRIPTED = "scripted"
 _BENCH = "scripted:bench"
 _ZHIPU_DEFAULT = "zhipuai:glm-4.6"
 
-# Providers that speak OpenAI's chat completions, with their public endpoints. Any other one: `openai:name` + LLM_BASE_URL.
+# Providers that speak OpenAI's chat completions. Any other one: `openai:name` with LLM_BASE_URL.
 _COMPATIBLE = {
     "openai": None,
     "zhipuai": None,
@@ -39,10 +39,11 @@ class CompatibleChat(ChatOpenAI):
     def _convert_chunk_to_generation_chunk(
         self, chunk: dict[str, Any], default_chunk_class: type, base_generation_info: dict[str, Any] | None
     ) -> ChatGenerationChunk | None:
-        generation = super()._convert_chunk_to_generation_chunk(chunk, default_chunk_class, base_generation_info)
+        generation = super()._convert_chunk_to_generation_chunk(chunk, default_chunk_class, base_generation_info)  # pyright: ignore[reportUnknownMemberType]
         choices: list[dict[str, Any]] = chunk.get("choices") or []
         if generation is not None and choices and isinstance(generation.message, AIMessageChunk):
-            reasoning = (choices[0].get("delta") or {}).get("reasoning_content")
+            delta: dict[str, Any] = choices[0].get("delta") or {}
+            reasoning = delta.get("reasoning_content")
             if reasoning:
                 generation.message.additional_kwargs["reasoning_content"] = reasoning
         return generation
@@ -116,7 +117,7 @@ def _any_model(provider: str, model_name: str, config: ModelConfig) -> BaseChatM
     if config.base_url is not None:
         options["base_url"] = config.base_url
     try:
-        return init_chat_model(model_name, model_provider=provider, **options)  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownVariableType]
+        return cast("BaseChatModel", init_chat_model(model_name, model_provider=provider, **options))  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownVariableType]
     except ImportError as error:
         raise UnknownModel(f"the provider {provider} needs a package that is not installed: {error.name}") from error
     except ValueError as error:

@@ -38,7 +38,7 @@ class AgentRunner:
             "configurable": {"thread_id": claim.thread_id},
             "recursion_limit": context.max_steps * _SUPERSTEPS_PER_STEP,
         }
-        stream = graph.astream(
+        stream = graph.astream(  # pyright: ignore[reportUnknownMemberType]
             _graph_input(run_input),
             config,
             context=context,

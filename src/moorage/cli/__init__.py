@@ -1,4 +1,4 @@
-"""The `moorage` command. Exit codes: 0 done; 1 failed; 2 wrong usage or settings; 3 something must be installed first."""
+"""The `moorage` command. Exit codes: 0 done; 1 failed; 2 wrong usage or settings; 3 something must be installed."""
 
 from moorage.cli.app import app
 

@@ -44,7 +44,7 @@ def _announce(runtime: Runtime, url: str, setup_token: str | None) -> None:
         )
     if setup_token is not None:
         lines.append(f"  First start: make yourself admin, once, at {url}/app/setup?token={setup_token}")
-        lines.append('  or: curl -X POST %s/api/auth/setup -H "content-type: application/json" \\' % url)
+        lines.append(f'  or: curl -X POST {url}/api/auth/setup -H "content-type: application/json" \\')
         lines.append(f'        -d \'{{"token":"{setup_token}","username":"...","password":"..."}}\'')
     lines.append(f"  API docs: {url}/docs   Talk to it: moorage chat --url {url}")
-    typer.echo("\n".join(lines), err=False)
+    typer.echo("\n".join(lines))

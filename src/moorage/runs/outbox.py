@@ -1,4 +1,4 @@
-"""Between a run and the event log: text deltas are coalesced, everything keeps its order, nothing waits for a commit."""
+"""Between a run and the event log: deltas are coalesced, order is kept, and the run waits for no commit."""
 
 import asyncio
 from collections.abc import Callable, Iterator

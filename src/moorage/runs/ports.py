@@ -1,4 +1,4 @@
-"""What runs need from the outside: a queue that hands each run to one worker, and a log that every reader can follow."""
+"""What runs need: a queue that hands each run to one worker, and a log that every reader can follow."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from datetime import timedelta
@@ -74,4 +74,8 @@ class EventLog(Protocol):
 
         An empty batch comes after `idle` quiet seconds. Ends only when the log is closed for readers.
         """
+        ...
+
+    def close_readers(self) -> None:
+        """End every `follow`, and each new one at once: the server stops."""
         ...

@@ -28,7 +28,7 @@ class RunStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ClaimedRun:
-    """A run handed to a worker. `input` is `{message_id, content}` or, for a resume, `{resume: {interrupt_id: value}}`."""
+    """A run handed to a worker. `input` is `{message_id, content}`, for a resume `{resume: {interrupt_id: value}}`."""
 
     claim: Claim
     kind: RunKind

@@ -176,8 +176,8 @@ class PostgresApprovalStore:
         async with self._database.tenant_transaction(owner) as connection:
             await _lock_thread(connection, thread_id)
             await connection.execute(
-                "UPDATE interrupts SET status = 'cancelled', decided_by = %s, decided_at = now(), decided_via = 'cancel'"
-                " WHERE thread_id = %s AND status = 'pending'",
+                "UPDATE interrupts SET status = 'cancelled', decided_by = %s, decided_via = 'cancel',"
+                " decided_at = now() WHERE thread_id = %s AND status = 'pending'",
                 [owner, thread_id],
             )
             await connection.execute(

@@ -1,4 +1,4 @@
-"""LangGraph's Postgres saver, bound to one thread: as the thread's owner, under row-level security, and no other one's."""
+"""LangGraph's Postgres saver, bound to one thread and working as its owner, under row-level security."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -46,7 +46,7 @@ class ThreadSaver(AsyncPostgresSaver):
         self,
         config: RunnableConfig | None,
         *,
-        filter: dict[str, Any] | None = None,  # noqa: A002 -- the library's name
+        filter: dict[str, Any] | None = None,
         before: RunnableConfig | None = None,
         limit: int | None = None,
     ) -> AsyncIterator[CheckpointTuple]:

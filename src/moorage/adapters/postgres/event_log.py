@@ -157,7 +157,7 @@ class PostgresEventLog:
         await done
 
     async def write_forever(self) -> None:
-        """Commit what waits, all of it at once, as long as the process lives. While one commit runs the next gathers."""
+        """Commit what waits, all of it at once, for as long as the process lives. The next batch gathers meanwhile."""
         while True:
             await self._work.wait()
             self._work.clear()

@@ -106,6 +106,10 @@ WHERE run_id = (SELECT run_id FROM runs WHERE thread_id = %s AND status = 'queue
 RETURNING run_id, thread_id, owner_id, generation
 """
 
+_QUEUED = """
+SELECT run_id, thread_id, owner_id, generation FROM runs WHERE thread_id = %s AND status = 'queued' ORDER BY queue_no
+"""
+
 _LOST = """
 SELECT run_id, thread_id, owner_id, generation FROM runs WHERE status = 'running' AND lease_expires_at < now() LIMIT 100
 """
@@ -117,7 +121,7 @@ class PostgresRunQueue:
     def __init__(
         self, database: Database, log: PostgresEventLog, *, session_life: timedelta, queue_limit: int, ttl: timedelta
     ) -> None:
-        """`queue_limit` messages may wait per thread; `ttl` is how long an approval may take; a life of 0 is for ever."""
+        """`queue_limit` messages may wait per thread, an approval for `ttl`; a session life of 0 is for ever."""
         self._database = database
         self._log = log
         self._life = session_life.total_seconds()
@@ -242,8 +246,7 @@ class PostgresRunQueue:
 
     async def _cancel_queued_behind(self, connection: AsyncConnection[Row], thread_id: ThreadId) -> list[StoredEvent]:
         """End the queued runs of a thread whose first one still runs: their last events, in order, without a claim."""
-        sql = "SELECT run_id, thread_id, owner_id, generation FROM runs WHERE thread_id = %s AND status = 'queued' ORDER BY queue_no"
-        rows = await (await connection.execute(sql, [thread_id])).fetchall()
+        rows = await (await connection.execute(_QUEUED, [thread_id])).fetchall()
         if not rows:
             return []
         update = "UPDATE threads SET last_seq = last_seq + %s WHERE thread_id = %s RETURNING last_seq"

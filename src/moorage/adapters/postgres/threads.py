@@ -1,10 +1,10 @@
 """Threads in Postgres."""
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, LiteralString
 from uuid import UUID
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, sql
 
 from moorage.adapters.postgres.pool import Database
 from moorage.events import Message, Role
@@ -120,18 +120,19 @@ class PostgresThreadStore:
         )
 
     async def close(self, owner: UserId, thread_id: ThreadId) -> None:
-        sql = "UPDATE threads SET status = %s WHERE owner_id = %s AND thread_id = %s"
-        await self._update(owner, sql, SessionStatus.CLOSED.value, thread_id)
+        statement = "UPDATE threads SET status = %s WHERE owner_id = %s AND thread_id = %s"
+        await self._update(owner, statement, SessionStatus.CLOSED.value, thread_id)
 
-    async def _update(self, owner: UserId, sql: str, value: str, thread_id: ThreadId) -> None:
+    async def _update(self, owner: UserId, statement: LiteralString, value: str, thread_id: ThreadId) -> None:
         async with self._database.tenant_transaction(owner) as connection:
-            await connection.execute(sql, [value, owner, thread_id])
+            await connection.execute(statement, [value, owner, thread_id])
 
     async def delete(self, owner: UserId, thread_id: ThreadId) -> None:
         async with self._database.tenant_transaction(owner) as connection:
             await connection.execute("SELECT FROM threads WHERE thread_id = %s FOR UPDATE", [thread_id])
             for table in _TABLES_OF_A_THREAD:
-                await connection.execute(f"DELETE FROM {table} WHERE thread_id = %s", [thread_id])  # noqa: S608
+                statement = sql.SQL("DELETE FROM {} WHERE thread_id = %s").format(sql.Identifier(table))
+                await connection.execute(statement, [thread_id])
 
     async def count_active(self, owner: UserId) -> int:
         async with self._database.tenant_transaction(owner) as connection:
@@ -157,8 +158,8 @@ class PostgresThreadStore:
     async def existing(self, thread_ids: list[str]) -> set[str]:
         """Which of these threads are there, whoever owns them (for clearing up sandboxes)."""
         async with self._database.system_transaction() as connection:
-            sql = "SELECT thread_id FROM threads WHERE thread_id = ANY(%s)"
-            rows = await (await connection.execute(sql, [thread_ids])).fetchall()
+            statement = "SELECT thread_id FROM threads WHERE thread_id = ANY(%s)"
+            rows = await (await connection.execute(statement, [thread_ids])).fetchall()
         return {row["thread_id"] for row in rows}
 
 
