@@ -70,6 +70,18 @@ async def open_embedded_postgres(data_dir: Path) -> AsyncGenerator[str]:
             await server.stop()
 
 
+def find_running_embedded_postgres(data_dir: Path) -> str | None:
+    """The URL of the Postgres that another process runs for `data_dir`, if one does. Blocks.
+
+    It is for a command beside a running server: the same operating system user gets in by the socket.
+    """
+    if not data_dir.exists():
+        return None
+    cluster = locate_cluster(data_dir)
+    running = _find_postmaster(cluster) is not None
+    return cluster.url(user=_DATABASE, database=_DATABASE) if running else None
+
+
 class _Server:
     """The postmaster as our child."""
 
@@ -191,12 +203,8 @@ def _sole_owner(cluster: Cluster) -> Generator[None]:
 
 def _stop_leftover(cluster: Cluster) -> None:
     """Stop the Postgres of an owner that died."""
-    pid_file = cluster.data / "postmaster.pid"
-    try:
-        pid = int(pid_file.read_text(encoding="utf-8").split("\n", 1)[0])
-    except (FileNotFoundError, ValueError):
-        return
-    if not _serves(pid, cluster):
+    pid = _find_postmaster(cluster)
+    if pid is None:
         return
     _log.info("embedded_postgres_adopted", pid=pid)
     for patience, number in ((_FAST_STOP_SECONDS, signal.SIGINT), (_IMMEDIATE_STOP_SECONDS, signal.SIGQUIT)):
@@ -205,6 +213,14 @@ def _stop_leftover(cluster: Cluster) -> None:
         if _gone_within(patience, pid, cluster):
             return
     raise EmbeddedPostgresError(f"The Postgres of an earlier server (process {pid}) does not stop")
+
+
+def _find_postmaster(cluster: Cluster) -> int | None:
+    try:
+        pid = int((cluster.data / "postmaster.pid").read_text(encoding="utf-8").split("\n", 1)[0])
+    except (FileNotFoundError, ValueError):
+        return None
+    return pid if _serves(pid, cluster) else None
 
 
 def _gone_within(seconds: float, pid: int, cluster: Cluster) -> bool:
