@@ -1,4 +1,8 @@
-"""The `moorage` command. Exit codes: 0 done; 1 failed; 2 wrong usage or settings; 3 something must be installed."""
+"""The `moorage` command.
+
+Exit codes: 0 done; 1 failed; 2 wrong usage or settings; 3 something must be installed first; 4 (chat) an approval
+waits and nobody can be asked.
+"""
 
 from moorage.cli.app import app
 

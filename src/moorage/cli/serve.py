@@ -9,7 +9,8 @@ from moorage.cli.terminal import explained, settings_or_exit
 from moorage.runtime import Runtime, open_runtime
 from moorage.settings import Settings
 from moorage.telemetry import get_logger, set_up_logging
-from moorage_api.server import bind, serve as serve_http
+from moorage_api.server import bind
+from moorage_api.server import serve as serve_http
 
 log = get_logger(__name__)
 

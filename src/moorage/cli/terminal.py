@@ -1,6 +1,6 @@
 """What every command shares: settings or a clear refusal, and errors as one line with an exit code."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 
 import typer
@@ -11,6 +11,7 @@ from moorage.settings import Settings, SettingsError, load_settings
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_MISSING = 3
+EXIT_WAITING = 4
 
 
 def settings_or_exit(**changes: object) -> Settings:
@@ -24,7 +25,7 @@ def settings_or_exit(**changes: object) -> Settings:
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def explained() -> Generator[None]:
     """Turn an expected failure into one line on stderr and exit code 1."""
     try:
         yield
