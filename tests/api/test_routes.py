@@ -1,0 +1,120 @@
+"""The wall around every route: who may call it, and what it tells those who may not."""
+
+import re
+from collections.abc import Iterator
+from typing import Literal
+
+import httpx
+import pytest
+from tests.api.harness import NewUser, Server
+
+Access = Literal["public", "user", "owner"]
+
+# Every operation is declared here, or the first test fails.
+ACCESS: dict[str, Access] = {
+    "GET /": "public",
+    "GET /healthz": "public",
+    "GET /readyz": "public",
+    "GET /ok": "public",
+    "GET /info": "public",
+    "GET /docs": "public",
+    "GET /docs/oauth2-redirect": "public",
+    "GET /openapi.json": "public",
+    "POST /api/auth/register": "public",
+    "POST /api/auth/login": "public",
+    "POST /api/auth/refresh": "public",
+    "POST /api/auth/setup": "public",
+    "POST /api/auth/logout": "user",
+    "POST /api/auth/logout-all": "user",
+    "POST /api/auth/password": "user",
+    "GET /api/auth/me": "user",
+    "POST /api/sessions": "user",
+    "GET /api/sessions": "user",
+    "GET /api/sessions/{thread_id}": "owner",
+    "PATCH /api/sessions/{thread_id}": "owner",
+    "DELETE /api/sessions/{thread_id}": "owner",
+    "POST /api/sessions/{thread_id}/close": "owner",
+    "POST /api/sessions/{thread_id}/cancel": "owner",
+    "GET /api/sessions/{thread_id}/messages": "owner",
+    "GET /api/sessions/{thread_id}/state": "owner",
+    "GET /api/sessions/{thread_id}/events": "owner",
+    "POST /api/chat/{thread_id}": "owner",
+    "POST /api/resume/{thread_id}": "owner",
+    "GET /api/approvals": "user",
+    "GET /api/approvals/{interrupt_id}": "user",
+    "POST /api/approvals/{interrupt_id}/decision": "user",
+}
+BODIES: dict[str, dict[str, object]] = {
+    "PATCH /api/sessions/{thread_id}": {"title": "mine now"},
+    "POST /api/chat/{thread_id}": {"message": "hello"},
+    "POST /api/resume/{thread_id}": {"action": "continue"},
+    "POST /api/approvals/{interrupt_id}/decision": {"type": "approve"},
+}
+
+
+def operations(server: Server) -> Iterator[str]:
+    from moorage_api.app import create_app
+
+    for route in create_app(server.runtime).routes:
+        for method in sorted(getattr(route, "methods", None) or ()):
+            if method != "HEAD":
+                yield f"{method} {getattr(route, 'path', '')}"
+
+
+def with_access(access: Access) -> list[str]:
+    return [operation for operation, found in ACCESS.items() if found == access]
+
+
+async def call(client: httpx.AsyncClient, operation: str, **ids: str) -> httpx.Response:
+    method, path = operation.split(" ")
+    path = re.sub(r"\{(\w+)\}", lambda match: ids.get(match[1], "0" * 32), path)
+    return await client.request(method, path, json=BODIES.get(operation), headers={"accept": "text/event-stream"})
+
+
+async def test_every_mounted_operation_is_declared(server: Server):
+    assert set(operations(server)) == set(ACCESS)
+
+
+@pytest.mark.parametrize("operation", with_access("user") + with_access("owner"))
+@pytest.mark.parametrize("token", [None, "garbage", "a.b.c"])
+async def test_without_a_valid_token_the_answer_is_401(server: Server, operation: str, token: str | None):
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    async with httpx.AsyncClient(base_url=server.url, headers=headers) as client:
+        reply = await call(client, operation, thread_id="alice-00000000-0000-4000-8000-000000000000")
+    assert reply.status_code == 401
+    assert reply.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("operation", with_access("owner"))
+async def test_al_never_reaches_a_thread_of_al_ice(new_user: NewUser, operation: str):
+    al, al_ice = await new_user("al"), await new_user("al-ice")
+    theirs = await al_ice.new_session()
+    for thread_id in (theirs, f"al-ice-{'0' * 8}-0000-4000-8000-{'0' * 12}"):
+        reply = await call(al.client, operation, thread_id=thread_id)
+        assert reply.status_code == 403
+        assert reply.headers["content-type"] == "application/problem+json"
+        assert reply.json()["detail"] == f"Access denied to thread {thread_id}"
+
+
+@pytest.mark.parametrize("operation", with_access("owner"))
+async def test_an_own_thread_that_is_not_there_is_404(new_user: NewUser, operation: str):
+    al = await new_user("al")
+    reply = await call(al.client, operation, thread_id="al-00000000-0000-4000-8000-000000000000")
+    assert reply.status_code == 404
+
+
+@pytest.mark.parametrize("thread_id", ["al", "al-", "nonsense", "al-ice", "AL-00000000-0000-4000-8000-000000000000"])
+async def test_what_is_no_thread_id_of_ones_own_is_403(new_user: NewUser, thread_id: str):
+    al = await new_user("al")
+    assert (await al.client.get(f"/api/sessions/{thread_id}")).status_code == 403
+
+
+async def test_an_approval_of_another_user_is_not_there(new_user: NewUser):
+    al, al_ice = await new_user("al"), await new_user("al-ice")
+    thread = await al_ice.new_session()
+    events = await al_ice.play(thread, ("execute", {"command": "true"}))
+    interrupt = next(event.data for event in events if event.type == "interrupt")["interrupts"][0]
+    for operation in ("GET /api/approvals/{interrupt_id}", "POST /api/approvals/{interrupt_id}/decision"):
+        assert (await call(al.client, operation, interrupt_id=interrupt["id"])).status_code == 404
+    assert (await al.client.get("/api/approvals")).json()["items"] == []
+    assert (await al.client.get("/api/approvals", params={"thread_id": thread})).status_code == 403

@@ -1,0 +1,98 @@
+"""Sessions over HTTP: open, list, search, rename, close, delete, quota and life."""
+
+import asyncio
+from pathlib import Path
+
+import httpx
+import psycopg
+from tests.api.harness import PASSWORD, NewUser, Server, User, make_settings, running
+
+
+async def test_a_new_session_belongs_to_its_user_and_is_idle(alice: User):
+    thread = await alice.new_session(title="plans")
+    session = (await alice.client.get(f"/api/sessions/{thread}")).json()
+    assert thread.startswith("alice-")
+    assert (session["title"], session["status"], session["run_status"]) == ("plans", "active", "idle")
+
+
+async def test_lists_go_on_where_the_cursor_points(new_user: NewUser):
+    user = await new_user("lister")
+    made = [await user.new_session(title=f"t{number}") for number in range(5)]
+    first = (await user.client.get("/api/sessions", params={"limit": 3})).json()
+    rest = (await user.client.get("/api/sessions", params={"limit": 3, "cursor": first["next_cursor"]})).json()
+    assert [item["thread_id"] for item in first["items"] + rest["items"]] == list(reversed(made))
+    assert first["total"] == 5
+    assert rest["next_cursor"] is None
+
+
+async def test_search_finds_titles_and_takes_wildcards_literally(new_user: NewUser):
+    user = await new_user("searcher")
+    wanted = await user.new_session(title="100% Sure")
+    await user.new_session(title="1000 things")
+    found = (await user.client.get("/api/sessions", params={"q": "100% s"})).json()
+    assert [item["thread_id"] for item in found["items"]] == [wanted]
+
+
+async def test_rename_changes_the_title(alice: User):
+    thread = await alice.new_session()
+    reply = await alice.client.patch(f"/api/sessions/{thread}", json={"title": "better"})
+    assert reply.json()["title"] == "better"
+
+
+async def test_the_first_message_names_an_untitled_session(alice: User):
+    thread = await alice.new_session()
+    await alice.chat(thread, "Plan my week\nplease")
+    assert (await alice.client.get(f"/api/sessions/{thread}")).json()["title"] == "Plan my week"
+
+
+async def test_a_closed_session_keeps_its_history_and_takes_no_message(alice: User):
+    thread = await alice.new_session()
+    await alice.play(thread, then="hi")
+    assert (await alice.client.post(f"/api/sessions/{thread}/close")).json()["status"] == "closed"
+    reply = await alice.client.post(f"/api/chat/{thread}", json={"message": "more"})
+    assert (reply.status_code, reply.json()["code"]) == (409, "session_closed")
+    assert len((await alice.client.get(f"/api/sessions/{thread}/messages")).json()["items"]) == 2
+
+
+async def test_deleting_a_session_leaves_nothing_of_it(alice: User, server: Server, database_url: str):
+    thread = await alice.new_session()
+    await alice.play(thread, ("write_file", {"file_path": "/workspace/x", "content": "x"}))
+    await alice.resume(thread, action="continue")
+    folder = server.workspaces / "alice" / thread
+    assert folder.exists()
+    assert (await alice.client.delete(f"/api/sessions/{thread}")).status_code == 204
+    assert (await alice.client.get(f"/api/sessions/{thread}")).status_code == 404
+    assert not folder.exists()
+    async with server.runtime.database.system_transaction() as connection:
+        for table in ("threads", "runs", "run_events", "interrupts", "messages", "checkpoints", "checkpoint_writes"):
+            query = psycopg.sql.SQL("SELECT count(*) AS n FROM {} WHERE thread_id = %s")
+            row = await (await connection.execute(query.format(psycopg.sql.Identifier(table)), [thread])).fetchone()
+            assert row == {"n": 0}, table
+
+
+async def test_the_quota_holds_when_many_sessions_are_opened_at_once(database_url: str, public_tmp_path: Path):
+    settings = make_settings(public_tmp_path / "quota", database_url, quota_active_sessions=3)
+    async with running(settings) as server, httpx.AsyncClient(base_url=server.url, timeout=30) as client:
+        account = {"username": "hoarder", "password": PASSWORD}
+        await client.post("/api/auth/register", json=account)
+        token = (await client.post("/api/auth/login", json=account)).json()["access_token"]
+        client.headers["authorization"] = f"Bearer {token}"
+        replies = await asyncio.gather(*(client.post("/api/sessions") for _ in range(12)))
+        assert sorted(reply.status_code for reply in replies) == [201] * 3 + [429] * 9
+
+
+async def test_an_expired_session_is_gone_for_new_messages(alice: User, server: Server):
+    thread = await alice.new_session()
+    async with server.runtime.database.system_transaction() as connection:
+        await connection.execute(
+            "UPDATE threads SET last_active = now() - interval '25 hours' WHERE thread_id = %s", [thread]
+        )
+    reply = await alice.client.post(f"/api/chat/{thread}", json={"message": "still there?"})
+    assert (reply.status_code, reply.json()["code"]) == (410, "session_expired")
+    assert (await alice.client.get(f"/api/sessions/{thread}")).json()["status"] == "expired"
+
+
+async def test_unknown_body_fields_are_refused(alice: User):
+    reply = await alice.client.post("/api/sessions", json={"titel": "x"})
+    assert reply.status_code == 422
+    assert reply.json()["errors"][0]["loc"] == ["body", "titel"]
