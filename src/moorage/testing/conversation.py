@@ -67,6 +67,12 @@ class ChatRequest(BaseModel):
     tools: list[OfferedTool] | None = None
 
     @property
+    def characters(self) -> int:
+        """The length of what was said and called, which prompt tokens are estimated from."""
+        arguments = (len(call.function.arguments) for message in self.messages for call in message.tool_calls or ())
+        return sum(len(message.text) for message in self.messages) + sum(arguments)
+
+    @property
     def wants_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 

@@ -81,7 +81,7 @@ class ScriptedModel:
 
     async def _speak(self, request: ChatRequest, reply: Reply, receive: Receive, send: Send) -> None:
         head = Head(f"chatcmpl-{uuid.uuid4().hex}", int(time.time()), request.model)
-        prompt_tokens = estimate_tokens(sum(len(message.text) for message in request.messages))
+        prompt_tokens = estimate_tokens(request.characters)
         if request.stream:
             content_type, parts = b"text/event-stream", list(delta_events(reply, head))
             ending = list(closing_events(reply, head, prompt_tokens, with_usage=request.wants_usage))
