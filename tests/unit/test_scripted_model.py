@@ -102,6 +102,22 @@ def test_write_and_run_plays_again_when_asked_to() -> None:
     assert names(chat.ask("again, please")) == ["write_file"]
 
 
+def test_a_question_with_again_in_it_is_still_a_question() -> None:
+    chat = Chat("write-and-run")
+    chat.ask("go")
+    chat.returns(REJECTED)
+    said = reply(chat.ask("what did you write again?"))
+    assert not said.calls
+    assert "You rejected my `write_file` call" in said.text
+
+
+def test_a_file_that_could_not_be_written_is_not_remembered_as_written() -> None:
+    chat = Chat("write-and-run")
+    chat.ask("go")
+    chat.returns("Error: no space left")
+    assert "could not be written" in reply(chat.ask("what did you write?")).text
+
+
 def test_a_rejected_file_ends_the_scene_without_a_claim_of_success() -> None:
     chat = Chat("write-and-run")
     chat.ask("go")

@@ -183,8 +183,9 @@ def _tell(conversation: Conversation, phrases: Phrases) -> str:
 
 
 def _asks_about_the_past(conversation: Conversation) -> bool:
-    done = any(result.tool in ("write_file", "execute") for result in conversation.earlier)
-    return done and not any(word in conversation.said.lower() for word in _AGAIN)
+    said = conversation.said.lower()
+    wants_more = any(word in said for word in _AGAIN) and not said.rstrip().endswith(("?", "？"))
+    return any(_is_step(result) for result in conversation.earlier) and not wants_more
 
 
 def _recall(conversation: Conversation, phrases: Phrases) -> str:
@@ -200,6 +201,8 @@ def _is_step(result: ToolResult) -> bool:
 def _memory(result: ToolResult, phrases: Phrases) -> str:
     if result.rejected:
         return phrases.was_rejected.format(tool=result.tool)
+    if result.tool == "write_file" and result.failed:
+        return f"- {phrases.write_failed.format(output=quote(result))}"
     if result.tool == "write_file":
         path = (result.executed_args or result.args).get("file_path", PATH)
         return phrases.wrote.format(path=path, output=quote(result))
