@@ -4,7 +4,7 @@ from importlib.metadata import version as installed_version
 
 import typer
 
-from moorage.cli import migrate, serve
+from moorage.cli import chat, demo, migrate, serve, user
 
 app = typer.Typer(
     name="moorage",
@@ -14,7 +14,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("serve")(serve.serve)
+app.command("chat")(chat.chat)
+app.command("demo")(demo.demo)
 app.command("migrate")(migrate.migrate)
+app.add_typer(user.app, name="user")
 
 
 @app.command()
