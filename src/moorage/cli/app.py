@@ -9,6 +9,8 @@ from moorage.cli import chat, demo, migrate, serve, user
 app = typer.Typer(
     name="moorage",
     help="Agents that do real work, in a sandbox per conversation, with a human's approval.",
+    epilog="Exit codes: 0 done; 1 failed; 2 wrong usage or settings; 3 something must be installed first; "
+    "4 (chat) an approval waits and nobody can be asked.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
