@@ -1,0 +1,246 @@
+"""Coming in, staying in, going out: register, log in, refresh, log out, passwords, set-up."""
+
+from ipaddress import ip_address
+from typing import Annotated, Any, Literal
+from urllib.parse import parse_qs
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError
+
+from moorage.errors import InvalidPayload, PermissionDenied, Unauthenticated
+from moorage.identity.service import Tokens
+from moorage.runtime import Runtime
+from moorage_api.deps import PrincipalDep, RuntimeDep
+
+router = APIRouter(prefix="/api/auth", tags=["auth"])
+
+_COOKIE = "moorage_refresh"
+_COOKIE_PATH = "/api/auth"
+_COOKIE_SECONDS = 30 * 24 * 3600
+_FORM = "application/x-www-form-urlencoded"
+_MAX_FORM_BYTES = 64 * 1024
+
+type Text = Annotated[str, Field(max_length=1000)]
+type Secret = Annotated[SecretStr, Field(max_length=1000)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+class Registration(_Body):
+    username: Text
+    password: Secret
+    email: Annotated[str, Field(max_length=254, pattern=r"^[^@\s]+@[^@\s]+$")] | None = None
+
+
+class Login(_Body):
+    username: Text
+    password: Secret
+    cookie: bool = False
+
+
+class RefreshBody(_Body):
+    refresh_token: Secret | None = None
+
+
+class PasswordChange(_Body):
+    current_password: Secret
+    new_password: Secret
+
+
+class Setup(_Body):
+    token: Secret
+    username: Text
+    password: Secret
+
+
+class Registered(BaseModel):
+    message: Literal["User registered"] = "User registered"
+    user_id: str
+
+
+class TokenAnswer(BaseModel):
+    """`expires_in` is in seconds. In cookie mode there is no `refresh_token` here."""
+
+    access_token: str
+    token_type: Literal["bearer"] = "bearer"  # noqa: S105
+    expires_in: int
+    refresh_token: str | None = None
+
+
+class Me(BaseModel):
+    user_id: str
+    email: str | None
+    is_admin: bool
+    created_at: str
+    quotas: dict[str, int]
+    usage: dict[str, int]
+
+
+_LOGIN_FORMS: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": Login.model_json_schema()},
+            _FORM: {
+                "schema": {
+                    "type": "object",
+                    "required": ["username", "password"],
+                    "properties": {"username": {"type": "string"}, "password": {"type": "string"}},
+                }
+            },
+        },
+    }
+}
+
+
+@router.post("/register", status_code=201)
+async def register(runtime: RuntimeDep, body: Registration) -> Registered:
+    """Make an account. 409 when the name is taken, 403 when registration is closed."""
+    user_id = await runtime.identity.register(body.username, body.password.get_secret_value(), email=body.email)
+    return Registered(user_id=user_id)
+
+
+@router.post("/login", openapi_extra=_LOGIN_FORMS, response_model_exclude_none=True)
+async def login(request: Request, response: Response, runtime: RuntimeDep) -> TokenAnswer:
+    """Log in with JSON or with the OAuth2 password form. `{"cookie": true}` puts the refresh token into a cookie."""
+    body = await _login_body(request)
+    tokens = await runtime.identity.login(body.username, body.password.get_secret_value(), address=_address(request))
+    return _answer(request, response, tokens, cookie=body.cookie)
+
+
+@router.post("/refresh", response_model_exclude_none=True)
+async def refresh(
+    request: Request, response: Response, runtime: RuntimeDep, body: RefreshBody | None = None
+) -> TokenAnswer:
+    """New tokens for a refresh token, from the body or the cookie. Each refresh token works once."""
+    given = body.refresh_token if body else None
+    if given is not None:
+        return _answer(request, response, await runtime.identity.refresh(given.get_secret_value()), cookie=False)
+    cookie = request.cookies.get(_COOKIE)
+    if cookie is None:
+        raise Unauthenticated("Send the refresh token", code="invalid_refresh_token")
+    _check_origin(request, runtime)
+    return _answer(request, response, await runtime.identity.refresh(cookie), cookie=True)
+
+
+@router.post("/logout", status_code=204)
+async def logout(
+    request: Request, runtime: RuntimeDep, principal: PrincipalDep, body: RefreshBody | None = None
+) -> Response:
+    """End this access token, and the log-in that the given refresh token (or the cookie) belongs to."""
+    given = body.refresh_token if body else None
+    refresh_token = given.get_secret_value() if given else request.cookies.get(_COOKIE)
+    await runtime.identity.logout(principal, refresh_token)
+    return _without_cookie()
+
+
+@router.post("/logout-all", status_code=204)
+async def logout_all(runtime: RuntimeDep, principal: PrincipalDep) -> Response:
+    """End every token of this user, everywhere."""
+    await runtime.identity.logout_all(principal)
+    return _without_cookie()
+
+
+@router.post("/password", status_code=204)
+async def change_password(
+    request: Request, runtime: RuntimeDep, principal: PrincipalDep, body: PasswordChange
+) -> Response:
+    """Change one's password. All tokens given out so far die at once."""
+    await runtime.identity.change_password(
+        principal,
+        body.current_password.get_secret_value(),
+        body.new_password.get_secret_value(),
+        address=_address(request),
+    )
+    return _without_cookie()
+
+
+@router.post("/setup", status_code=201)
+async def setup(runtime: RuntimeDep, body: Setup) -> Registered:
+    """Make the first administrator with the one-time token that the server printed at its first start."""
+    user_id = await runtime.identity.setup(
+        body.token.get_secret_value(), body.username, body.password.get_secret_value()
+    )
+    return Registered(user_id=user_id)
+
+
+@router.get("/me")
+async def me(runtime: RuntimeDep, principal: PrincipalDep) -> Me:
+    """Oneself, one's quotas (0: none) and what is used of them."""
+    user = await runtime.identity.me(principal)
+    return Me(
+        user_id=user.user_id,
+        email=user.email,
+        is_admin=user.is_admin,
+        created_at=user.created_at.isoformat(),
+        quotas={"active_sessions": runtime.settings.quota_active_sessions},
+        usage={"active_sessions": await runtime.threads.active_count(principal)},
+    )
+
+
+_LOGIN = TypeAdapter(Login)
+
+
+async def _login_body(request: Request) -> Login:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    raw = await request.body()
+    try:
+        if media_type != _FORM:
+            return _LOGIN.validate_json(raw or b"null")
+        fields = parse_qs(raw[:_MAX_FORM_BYTES].decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=20)
+        return Login.model_validate({name: fields[name][0] for name in ("username", "password") if name in fields})
+    except ValidationError as error:
+        problems = [
+            {"loc": ["body", *item["loc"]], "msg": item["msg"], "type": item["type"]} for item in error.errors()
+        ]
+        raise InvalidPayload("Send username and password, as JSON or as a form", errors=problems) from None
+    except ValueError:
+        raise InvalidPayload("Send username and password, as JSON or as a form") from None
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else "-"
+
+
+def _answer(request: Request, response: Response, tokens: Tokens, *, cookie: bool) -> TokenAnswer:
+    response.headers["Cache-Control"] = "no-store"
+    if cookie:
+        response.set_cookie(
+            _COOKIE,
+            tokens.refresh_token,
+            max_age=_COOKIE_SECONDS,
+            path=_COOKIE_PATH,
+            httponly=True,
+            samesite="strict",
+            secure=request.url.scheme == "https" or not _is_loopback(request.url.hostname),
+        )
+    return TokenAnswer(
+        access_token=tokens.access_token,
+        expires_in=tokens.expires_in,
+        refresh_token=None if cookie else tokens.refresh_token,
+    )
+
+
+def _without_cookie() -> Response:
+    response = Response(status_code=204)
+    response.delete_cookie(_COOKIE, path=_COOKIE_PATH, httponly=True, samesite="strict")
+    return response
+
+
+def _check_origin(request: Request, runtime: Runtime) -> None:
+    """A cookie is sent by the browser by itself, so the page that asks must be one of ours."""
+    origin = request.headers.get("origin")
+    own = f"{request.url.scheme}://{request.url.netloc}"
+    if origin != own and origin not in runtime.settings.cors_origins:
+        raise PermissionDenied("A refresh by cookie must come from this server's own pages", code="foreign_origin")
+
+
+def _is_loopback(host: str | None) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host or "").is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,120 @@
+"""The one table from domain errors to HTTP: RFC 9457 problem details, never an echo of the input."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from moorage.errors import (
+    AppError,
+    Conflict,
+    Gone,
+    InvalidInput,
+    InvalidPayload,
+    LimitExceeded,
+    NotFound,
+    PermissionDenied,
+    Unauthenticated,
+    Unavailable,
+)
+from moorage.telemetry import get_logger
+
+_STATUS: Sequence[tuple[type[AppError], int]] = (
+    (InvalidPayload, 422),
+    (InvalidInput, 400),
+    (Unauthenticated, 401),
+    (PermissionDenied, 403),
+    (NotFound, 404),
+    (Conflict, 409),
+    (Gone, 410),
+    (LimitExceeded, 429),
+    (Unavailable, 503),
+)
+_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+log = get_logger(__name__)
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Every way a request can fail, answered in one shape."""
+    app.add_exception_handler(AppError, _app_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(Exception, _unknown)
+
+
+def status_of(error: AppError) -> int:
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+
+def problem(
+    status: int,
+    *,
+    detail: str,
+    code: str,
+    request_id: str,
+    errors: Sequence[Mapping[str, Any]] = (),
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    body: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": request_id,
+    }
+    if errors:
+        body["errors"] = list(errors)
+    return JSONResponse(body, status, dict(headers or {}), media_type="application/problem+json")
+
+
+def _request_id(request: Request) -> str:
+    return getattr(request.state, "request_id", "-")
+
+
+async def _app_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, AppError)  # noqa: S101 -- registered for it
+    status = status_of(error)
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
+    elif status == 503:
+        headers["Retry-After"] = "2"
+    errors = error.errors if isinstance(error, InvalidPayload) else ()
+    return problem(
+        status, detail=error.detail, code=error.code, request_id=_request_id(request), errors=errors, headers=headers
+    )
+
+
+async def _validation_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 -- registered for it
+    errors = [{"loc": list(item["loc"]), "msg": item["msg"], "type": item["type"]} for item in error.errors()]
+    return problem(
+        422,
+        detail="The request does not have the form that is expected: see errors",
+        code="invalid_request",
+        request_id=_request_id(request),
+        errors=errors,
+    )
+
+
+async def _http_exception(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101 -- registered for it
+    code = _CODES.get(error.status_code, "http_error")
+    detail = "There is nothing at this address" if error.status_code == 404 else error.detail
+    return problem(error.status_code, detail=detail, code=code, request_id=_request_id(request), headers=error.headers)
+
+
+async def _unknown(request: Request, error: Exception) -> JSONResponse:
+    log.error("unhandled_error", path=request.url.path, exc_info=error)
+    return problem(
+        500,
+        detail="Something went wrong inside the server; its log has more under this request id",
+        code="internal_error",
+        request_id=_request_id(request),
+    )

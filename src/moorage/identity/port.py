@@ -1,0 +1,84 @@
+"""Where users and their proofs are kept. Times that matter for security are the store's own clock."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol
+from uuid import UUID
+
+from moorage.identity.user import User
+from moorage.ids import UserId
+from moorage.paging import Page
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What decides whether a token of this user still counts."""
+
+    is_admin: bool
+    is_active: bool
+    token_version: int
+    token_revoked: bool
+
+
+class RefreshUse(StrEnum):
+    """What came of using a refresh token once."""
+
+    OK = "ok"
+    UNKNOWN = "unknown"
+    REUSED = "reused"
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    use: RefreshUse
+    user: User | None = None
+    family: UUID | None = None
+
+
+class UserStore(Protocol):
+    async def add(self, user_id: UserId, password_hash: str, *, email: str | None, is_admin: bool) -> bool:
+        """False when the name is taken."""
+        ...
+
+    async def find(self, user_id: str) -> User | None: ...
+
+    async def standing(self, user_id: UserId, token_id: str) -> Standing | None: ...
+
+    async def search(self, *, limit: int, cursor: str | None) -> Page[User]: ...
+
+    async def set_password(self, user_id: UserId, password_hash: str) -> bool:
+        """Also ends every token of the user; False when there is no such user."""
+        ...
+
+    async def set_active(self, user_id: UserId, *, active: bool) -> bool:
+        """Disabling also ends every token of the user; False when there is no such user."""
+        ...
+
+    async def end_all_tokens(self, user_id: UserId) -> None: ...
+
+    async def revoke_access_token(self, user_id: UserId, token_id: str, *, until: datetime) -> None: ...
+
+    async def add_refresh_token(self, user: User, digest: bytes, family: UUID, *, lifetime: timedelta) -> None: ...
+
+    async def use_refresh_token(self, digest: bytes) -> Refreshed:
+        """Take a refresh token out of use. One that was used before revokes its whole family."""
+        ...
+
+    async def revoke_family(self, digest: bytes, user_id: UserId) -> None: ...
+
+    async def seconds_blocked(self, account: str, address: str) -> int:
+        """For how long this account or address has had too many failures; 0 when it may try."""
+        ...
+
+    async def record_failure(self, account: str, address: str) -> None: ...
+
+    async def clear_failures(self, account: str) -> None: ...
+
+    async def offer_setup(self, digest: bytes, *, lifetime: timedelta) -> bool:
+        """Store a set-up token in place of earlier ones; False when there is an admin already."""
+        ...
+
+    async def add_first_admin(self, digest: bytes, user_id: UserId, password_hash: str) -> bool:
+        """Use the set-up token and add the admin, in one step; False when the token is not (any more) good."""
+        ...

@@ -1,0 +1,204 @@
+"""What people do to come in, stay in and go out. Every rule of authentication that needs the store is here."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import uuid4
+
+from moorage.errors import Conflict, LimitExceeded, NotFound, PermissionDenied, Unauthenticated
+from moorage.identity.passwords import PasswordHasher, check_password
+from moorage.identity.port import RefreshUse, Standing, UserStore
+from moorage.identity.tokens import Claims, InvalidToken, TokenSigner, new_opaque_token, opaque_digest
+from moorage.identity.user import Principal, User, check_username
+from moorage.ids import UserId
+from moorage.paging import Page
+
+_REFRESH_LIFETIME = timedelta(days=30)
+_SETUP_LIFETIME = timedelta(hours=24)
+_STANDING_SECONDS = 1.0
+_STANDING_LIMIT = 10_000
+
+
+class UsernameTaken(Conflict):
+    code = "username_taken"
+
+
+class RegistrationClosed(PermissionDenied):
+    code = "registration_closed"
+
+
+class WrongCredentials(Unauthenticated):
+    code = "wrong_credentials"
+
+    def __init__(self) -> None:
+        super().__init__("Wrong username or password")
+
+
+class TooManyFailures(LimitExceeded):
+    code = "too_many_failures"
+
+
+class SetupRefused(PermissionDenied):
+    code = "setup_refused"
+
+
+class NoSuchUser(NotFound):
+    code = "no_such_user"
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What a log-in gives. `expires_in` is in seconds."""
+
+    access_token: str
+    refresh_token: str
+    expires_in: int
+
+
+class Identity:
+    """Users and their sessions with us.
+
+    Whether a token still counts is asked of the store at most once a second per token: what this process changes counts
+    at once, what another one changes within that second.
+    """
+
+    def __init__(
+        self, store: UserStore, signer: TokenSigner, *, registration_open: bool, clock: Callable[[], datetime]
+    ) -> None:
+        self._store = store
+        self._signer = signer
+        self._registration_open = registration_open
+        self._clock = clock
+        self._hasher = PasswordHasher()
+        self._standings: dict[str, tuple[float, Standing]] = {}
+
+    async def register(self, username: str, password: str, *, email: str | None = None) -> UserId:
+        """Raises RegistrationClosed, InvalidUsername, WeakPassword or UsernameTaken."""
+        if not self._registration_open:
+            raise RegistrationClosed("Registration is closed: ask the administrator for an account")
+        return await self.create_user(username, password, email=email)
+
+    async def create_user(
+        self, username: str, password: str, *, email: str | None = None, is_admin: bool = False
+    ) -> UserId:
+        """`register` for the operator: whether registration is open or not."""
+        user_id = check_username(username)
+        hashed = await self._hasher.hash(check_password(password, username=username))
+        if not await self._store.add(user_id, hashed, email=email, is_admin=is_admin):
+            raise UsernameTaken("This username is taken")
+        return user_id
+
+    async def login(self, username: str, password: str, *, address: str) -> Tokens:
+        """Raises WrongCredentials (the same for an unknown user) or TooManyFailures."""
+        blocked = await self._store.seconds_blocked(username, address)
+        if blocked:
+            raise TooManyFailures("Too many failed log-ins: wait and try again", retry_after=blocked)
+        user = await self._store.find(username)
+        matches = await self._hasher.verify(password, user.password_hash if user else None)
+        if user is None or not matches or not user.is_active:
+            await self._store.record_failure(username, address)
+            raise WrongCredentials
+        await self._store.clear_failures(username)
+        refresh_token = new_opaque_token()
+        await self._store.add_refresh_token(user, opaque_digest(refresh_token), uuid4(), lifetime=_REFRESH_LIFETIME)
+        return self._tokens(user, refresh_token)
+
+    async def authenticate(self, token: str) -> Principal:
+        """Who this access token is; raises Unauthenticated when it does not count any more."""
+        claims = self._signer.verify(token, self._clock())
+        standing = await self._standing(claims)
+        if standing is None or not standing.is_active or standing.token_revoked:
+            raise InvalidToken
+        if standing.token_version != claims.token_version:
+            raise InvalidToken
+        return Principal(claims.user_id, standing.is_admin, claims.token_id, claims.expires_at)
+
+    async def _standing(self, claims: Claims) -> Standing | None:
+        now = time.monotonic()
+        known = self._standings.get(claims.token_id)
+        if known is not None and now - known[0] < _STANDING_SECONDS:
+            return known[1]
+        standing = await self._store.standing(claims.user_id, claims.token_id)
+        if standing is not None:
+            if len(self._standings) >= _STANDING_LIMIT:
+                self._standings.clear()
+            self._standings[claims.token_id] = (now, standing)
+        return standing
+
+    async def refresh(self, refresh_token: str) -> Tokens:
+        """New tokens for old. A token that was used before ends all that came of its log-in; raises Unauthenticated."""
+        found = await self._store.use_refresh_token(opaque_digest(refresh_token))
+        if found.use is not RefreshUse.OK or found.user is None or found.family is None:
+            raise Unauthenticated("The refresh token is not valid: log in again", code="invalid_refresh_token")
+        following = new_opaque_token()
+        await self._store.add_refresh_token(
+            found.user, opaque_digest(following), found.family, lifetime=_REFRESH_LIFETIME
+        )
+        return self._tokens(found.user, following)
+
+    async def logout(self, principal: Principal, refresh_token: str | None) -> None:
+        """End this access token and, when it is given, the log-in that the refresh token belongs to."""
+        await self._store.revoke_access_token(principal.user_id, principal.token_id, until=principal.token_expires_at)
+        if refresh_token:
+            await self._store.revoke_family(opaque_digest(refresh_token), principal.user_id)
+        self._standings.clear()
+
+    async def logout_all(self, principal: Principal) -> None:
+        """End every token of the user, everywhere."""
+        await self._store.end_all_tokens(principal.user_id)
+        self._standings.clear()
+
+    async def change_password(self, principal: Principal, current: str, new: str, *, address: str) -> None:
+        """Raises WrongCredentials, WeakPassword or TooManyFailures. Ends every token of the user."""
+        blocked = await self._store.seconds_blocked(principal.user_id, address)
+        if blocked:
+            raise TooManyFailures("Too many failed attempts: wait and try again", retry_after=blocked)
+        user = await self._get(principal.user_id)
+        if not await self._hasher.verify(current, user.password_hash):
+            await self._store.record_failure(principal.user_id, address)
+            raise WrongCredentials
+        await self.set_password(user.user_id, new)
+
+    async def me(self, principal: Principal) -> User:
+        return await self._get(principal.user_id)
+
+    async def set_password(self, user_id: str, password: str) -> None:
+        """Set a user's password and end their tokens; raises WeakPassword or NoSuchUser."""
+        hashed = await self._hasher.hash(check_password(password, username=user_id))
+        if not await self._store.set_password(UserId(user_id), hashed):
+            raise NoSuchUser("There is no such user")
+        self._standings.clear()
+
+    async def set_active(self, user_id: str, *, active: bool) -> None:
+        """Disable a user, ending their tokens, or let them in again; raises NoSuchUser."""
+        if not await self._store.set_active(UserId(user_id), active=active):
+            raise NoSuchUser("There is no such user")
+        self._standings.clear()
+
+    async def list_users(self, *, limit: int = 100, cursor: str | None = None) -> Page[User]:
+        return await self._store.search(limit=limit, cursor=cursor)
+
+    async def create_setup_link_if_first_start(self) -> str | None:
+        """A fresh one-time token with which the first admin is made; None when there is an admin."""
+        token = new_opaque_token()
+        offered = await self._store.offer_setup(opaque_digest(token), lifetime=_SETUP_LIFETIME)
+        return token if offered else None
+
+    async def setup(self, token: str, username: str, password: str) -> UserId:
+        """Make the first admin; raises SetupRefused when the link is used, old, or there is an admin."""
+        user_id = check_username(username)
+        hashed = await self._hasher.hash(check_password(password, username=username))
+        if not await self._store.add_first_admin(opaque_digest(token), user_id, hashed):
+            raise SetupRefused("This set-up link is not valid any more, or the username is taken")
+        return user_id
+
+    async def _get(self, user_id: UserId) -> User:
+        user = await self._store.find(user_id)
+        if user is None:
+            raise NoSuchUser("There is no such user")
+        return user
+
+    def _tokens(self, user: User, refresh_token: str) -> Tokens:
+        access = self._signer.issue(user.user_id, user.token_version, self._clock())
+        return Tokens(access, refresh_token, int(self._signer.lifetime.total_seconds()))
