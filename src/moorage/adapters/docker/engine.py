@@ -1,0 +1,150 @@
+"""The few calls of the Docker Engine API that sandboxes need: blocking, typed, and the only user of the untyped SDK.
+
+The bodies are the Engine API's own (https://docs.docker.com/reference/api/engine/), version 1.41 and later.
+"""
+
+import os
+import socket
+import ssl
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, cast
+
+import docker
+import docker.errors
+import requests.exceptions
+from docker.utils import kwargs_from_env
+
+from moorage.sandboxes.port import SandboxGone, SandboxUnavailable
+
+_TIMEOUT_SECONDS = 30
+_NO_ENGINE = (
+    "No Docker engine answers. Start one (`scripts/docker-engine start`, or `sudo systemctl start docker`), check "
+    "DOCKER_HOST and your right to use its socket, or set SANDBOX=bubblewrap."
+)
+
+type Body = dict[str, Any]
+
+
+class ContainerExists(Exception):
+    """The name is taken."""
+
+
+class Engine:
+    """One connection pool to the engine that DOCKER_HOST names, or else to the local one."""
+
+    def __init__(self, *, connections: int) -> None:
+        self._connections = connections
+        self._connected: Any = None
+
+    @property
+    def _api(self) -> Any:
+        if self._connected is None:
+            make = cast(Callable[..., Any], docker.APIClient)
+            from_env = cast(Callable[..., Body], kwargs_from_env)
+            self._connected = make(
+                version="auto", timeout=_TIMEOUT_SECONDS, max_pool_size=self._connections, **from_env()
+            )
+        return self._connected
+
+    def close(self) -> None:
+        if self._connected is not None:
+            self._connected.close()
+
+    def info(self) -> Body:
+        """The engine's `/info`."""
+        with _explained():
+            return cast(Body, self._api.info())
+
+    def image_id(self, name: str) -> str | None:
+        """The local image's id; None when there is none. Never pulls."""
+        with _explained():
+            try:
+                return str(self._api.inspect_image(name)["Id"])
+            except docker.errors.ImageNotFound:
+                return None
+
+    def create(self, name: str, body: Body) -> str:
+        """The new container's id; raises ContainerExists."""
+        with _explained():
+            try:
+                return str(self._api.create_container_from_config(body, name)["Id"])
+            except docker.errors.APIError as error:
+                if error.status_code == 409:
+                    raise ContainerExists from None
+                raise
+
+    def inspect(self, container: str) -> Body | None:
+        """The container's description, None when it is not there."""
+        with _explained():
+            try:
+                return cast(Body, self._api.inspect_container(container))
+            except docker.errors.NotFound:
+                return None
+
+    def start(self, container: str) -> None:
+        """Start it unless it runs; raises SandboxGone when it is not there."""
+        with _explained():
+            self._api.start(container)
+
+    def kill(self, container: str) -> None:
+        """Stop it at once; no error when it is not running or not there."""
+        with _explained(), suppress(docker.errors.APIError):
+            self._api.kill(container)
+
+    def remove(self, container: str) -> None:
+        """Remove it with all it runs; no error when it is not there."""
+        with _explained():
+            try:
+                self._api.remove_container(container, force=True, v=True)
+            except docker.errors.NotFound:
+                return
+            except docker.errors.APIError as error:
+                if error.status_code != 409:  # "removal is already in progress"
+                    raise
+
+    def list(self, label: str) -> list[Body]:
+        """All containers with this label (`key=value`), stopped ones too."""
+        with _explained():
+            return cast(list[Body], self._api.containers(all=True, filters={"label": label}))
+
+    def exec(self, container: str, argv: Sequence[str], *, user: str, workdir: str) -> socket.socket:
+        """Start a process in a running container; the socket is its stdin, and its framed stdout and stderr.
+
+        Closing the socket closes its stdin. Raises SandboxGone when the container does not run.
+        """
+        with _explained():
+            created = self._api.exec_create(container, list(argv), stdin=True, user=user, workdir=workdir)
+            return _take_over(self._api.exec_start(created["Id"], socket=True))
+
+
+def _take_over(stream: Any) -> socket.socket:
+    """The connection below the SDK's response, made independent of the SDK, which would reuse it.
+
+    Nothing is lost in the SDK's buffers as long as the process is silent until it is spoken to.
+    """
+    descriptor = getattr(stream, "fileno", None)
+    response = getattr(stream, "_response", None)
+    if descriptor is None or response is None or isinstance(stream, ssl.SSLSocket):
+        raise SandboxUnavailable(
+            "DOCKER_HOST must be a unix socket or plain TCP: TLS, SSH and pipes are not supported."
+        )
+    connection = socket.socket(fileno=os.dup(descriptor()))
+    response.close()
+    connection.setblocking(False)
+    return connection
+
+
+@contextmanager
+def _explained() -> Generator[None]:
+    """Turn the SDK's errors into ours."""
+    try:
+        yield
+    except docker.errors.NotFound:
+        raise SandboxGone("The sandbox's container is gone.") from None
+    except docker.errors.APIError as error:
+        if error.status_code == 409:
+            raise SandboxGone("The sandbox's container does not run.") from None
+        raise SandboxUnavailable(f"The Docker engine refused: {str(error.explanation)[:300]}") from None
+    except (docker.errors.DockerException, requests.exceptions.RequestException, OSError):
+        raise SandboxUnavailable(_NO_ENGINE, retry_after=5) from None

@@ -1,0 +1,71 @@
+"""A command's output: decoded as it comes, cleaned for people and Postgres, and bounded in memory."""
+
+import codecs
+import re
+from collections import deque
+
+# Control characters but tab, newline and carriage return: NUL breaks Postgres, ESC takes over terminals.
+_UNWANTED = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f]")
+
+
+class TextStream:
+    """Turns the bytes of one stream into clean text; a character cut between two chunks is put together again."""
+
+    def __init__(self) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def feed(self, data: bytes, *, final: bool = False) -> str:
+        return _UNWANTED.sub("", self._decoder.decode(data, final))
+
+
+class KeptOutput:
+    """The first and last `keep` bytes of an output of any length, and how long it was."""
+
+    def __init__(self, keep: int) -> None:
+        self._keep = keep
+        self._head: list[str] = []
+        self._head_size = 0
+        self._tail: deque[str] = deque()
+        self._tail_size = 0
+        self._cut = 0
+
+    @property
+    def truncated(self) -> bool:
+        return self._cut > 0
+
+    def add(self, text: str) -> None:
+        size = len(text.encode())
+        if self._tail_size == 0 and self._head_size + size <= self._keep:
+            self._head.append(text)
+            self._head_size += size
+        elif self._tail_size == 0 and self._head_size < self._keep:
+            start, rest = _split(text, self._keep - self._head_size)
+            self._head.append(start)
+            self._head_size = self._keep
+            self._add_tail(rest)
+        else:
+            self._add_tail(text)
+
+    def _add_tail(self, text: str) -> None:
+        self._tail.append(text)
+        self._tail_size += len(text.encode())
+        while self._tail_size - (first := len(self._tail[0].encode())) >= self._keep:
+            self._tail.popleft()
+            self._tail_size -= first
+            self._cut += first
+        if (excess := self._tail_size - self._keep) > 0:
+            dropped, rest = _split(self._tail[0], excess)
+            self._tail[0] = rest
+            self._tail_size -= len(dropped.encode())
+            self._cut += len(dropped.encode())
+
+    def text(self) -> str:
+        head, tail = "".join(self._head), "".join(self._tail)
+        return f"{head}\n... [{self._cut} bytes cut here] ...\n{tail}" if self._cut else head + tail
+
+
+def _split(text: str, size: int) -> tuple[str, str]:
+    """`text` cut after `size` bytes or, inside a character, just before it."""
+    data = text.encode()
+    start = data[:size].decode(errors="ignore")
+    return start, data[len(start.encode()) :].decode()
