@@ -12,6 +12,9 @@ import orjson
 
 from moorage.ids import RunId, ThreadId
 
+_LONGEST_INTEGER = 63
+_DEEPEST = 200
+
 
 class EventType(StrEnum):
     MESSAGE_RECEIVED = "message_received"
@@ -73,10 +76,13 @@ def run_event(kind: EventType, data: dict[str, Any], *, message: Message | None 
 
 
 def encode(data: Any) -> bytes:
-    """JSON bytes that Postgres and browsers accept: no NUL, no lone surrogates."""
+    """JSON bytes that Postgres and browsers accept, for anything that a model or a client may have said.
+
+    NUL and lone surrogates are left out, integers beyond 64 bits become strings, and nesting beyond 200 levels is cut.
+    """
     try:
         text = orjson.dumps(data, default=str)
-    except TypeError:  # orjson refuses lone surrogates
+    except TypeError:  # orjson refuses all but NUL
         return orjson.dumps(_scrub(data), default=str)
     return orjson.dumps(_scrub(data), default=str) if b"\\u0000" in text else text
 
@@ -88,13 +94,17 @@ def scrub_text(text: str) -> str:
     return text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
 
 
-def _scrub(value: Any) -> Any:
+def _scrub(value: Any, depth: int = 0) -> Any:
     match value:
         case str():
             return scrub_text(value)
+        case int() if value.bit_length() > _LONGEST_INTEGER:
+            return str(value)
+        case dict() | list() | tuple() if depth == _DEEPEST:
+            return "…"
         case dict():
-            return {_scrub(key): _scrub(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
+            return {_scrub(key): _scrub(item, depth + 1) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
         case list() | tuple():
-            return [_scrub(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+            return [_scrub(item, depth + 1) for item in value]  # pyright: ignore[reportUnknownVariableType]
         case _:
             return value

@@ -3,17 +3,15 @@
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from psycopg.conninfo import conninfo_to_dict
-
-from moorage.adapters.bubblewrap import BubblewrapProvider
-from moorage.adapters.docker import DockerProvider
+from moorage.adapters.bubblewrap import BubblewrapSandboxes
+from moorage.adapters.docker import DockerSandboxes
 from moorage.adapters.embedded_postgres import open_embedded_postgres
 from moorage.adapters.postgres.approvals import PostgresApprovalStore
 from moorage.adapters.postgres.checkpoints import ThreadSaver
@@ -29,13 +27,16 @@ from moorage.agent.graph import AgentParts, Agents
 from moorage.agent.models import SCRIPTED, ModelConfig, build_model, default_model_name
 from moorage.agent.runner import AgentRunner
 from moorage.approvals import Approvals
+from moorage.assistants import get_assistant
 from moorage.errors import Unavailable
-from moorage.identity import Identity
+from moorage.identity import Identity, TokenSigner
 from moorage.runs.executor import Executor, RunLimits
 from moorage.runs.ports import EventLog
 from moorage.runs.service import Runs
 from moorage.runs.worker import Worker
-from moorage.sandboxes import SandboxProvider, Sandboxes, Workspaces
+from moorage.sandboxes.port import SandboxLimits, SandboxProvider, SandboxUnavailable
+from moorage.sandboxes.service import Sandboxes
+from moorage.sandboxes.workspace import Workspaces
 from moorage.settings import Settings
 from moorage.telemetry import get_logger
 from moorage.testing import serve_scripted_model
@@ -93,7 +94,7 @@ async def open_identity(settings: Settings) -> AsyncGenerator[Identity]:
 
 
 @asynccontextmanager
-async def _postgres(settings: Settings) -> AsyncIterator[str]:
+async def _postgres(settings: Settings) -> AsyncGenerator[str]:
     """The URL of a migrated database: the operator's, or that of the embedded server, started here."""
     if settings.database_url is not None:
         url = settings.database_url.get_secret_value()
@@ -109,7 +110,7 @@ async def _postgres(settings: Settings) -> AsyncIterator[str]:
 
 async def _assemble(
     settings: Settings, stack: AsyncExitStack, database: Database, url: str
-) -> tuple[Runtime, "AbstractAsyncContextManager[None]"]:
+) -> tuple[Runtime, AbstractAsyncContextManager[None]]:
     life = timedelta(hours=settings.session_life_hours)
     event_log = PostgresEventLog(database)
     queue = PostgresRunQueue(
@@ -130,7 +131,7 @@ async def _assemble(
         thread_store,
         quota=settings.quota_active_sessions,
         stop_runs=runs.stop_for_good,
-        remove_files=sandboxes.delete,
+        remove_files=lambda _owner, thread_id: sandboxes.delete(thread_id),
     )
     runtime = Runtime(
         settings=settings,
@@ -149,7 +150,7 @@ async def _assemble(
 
 
 @asynccontextmanager
-async def _background(event_log: PostgresEventLog, worker: Worker, sandboxes: Sandboxes) -> AsyncIterator[None]:
+async def _background(event_log: PostgresEventLog, worker: Worker, sandboxes: Sandboxes) -> AsyncGenerator[None]:
     """What must run beside the server. When one of these dies, so does the server, and says why.
 
     The log's writer is the last to stop: what the worker ends with must still be stored.
@@ -160,7 +161,7 @@ async def _background(event_log: PostgresEventLog, worker: Worker, sandboxes: Sa
             tasks = [
                 group.create_task(event_log.poll_forever()),
                 group.create_task(worker.work_forever()),
-                group.create_task(sandboxes.sweep_forever()),
+                group.create_task(sandboxes.keep_sweeping()),
             ]
             try:
                 yield
@@ -184,8 +185,12 @@ def _secret_key(settings: Settings) -> str:
     """The configured key; on loopback, without one, a random one that is kept in the data folder."""
     if settings.secret_key is not None:
         return settings.secret_key.get_secret_value()
-    path = settings.data_dir / "secret_key"
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    return _kept_random(settings.data_dir / "secret_key")
+
+
+def _kept_random(path: Path) -> str:
+    """What the file holds: made of 384 random bits the first time, readable by this user only."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
@@ -198,22 +203,80 @@ def _secret_key(settings: Settings) -> str:
     return key
 
 
+async def _sandboxes(settings: Settings, stack: AsyncExitStack, threads: PostgresThreadStore) -> Sandboxes:
+    provider = await stack.enter_async_context(open_sandbox_provider(settings))
+    limits = SandboxLimits(cpus=settings.sandbox_cpus, memory_mb=settings.sandbox_memory_mb, pids=settings.sandbox_pids)
+    sandboxes = Sandboxes(
+        provider, _workspaces(settings), limits=limits, idle_seconds=settings.sandbox_idle_minutes * 60
+    )
+    stack.push_async_callback(sandboxes.close)
+    removed = await sandboxes.reconcile(threads.existing)
+    log.info("sandboxes_ready", kind=provider.name, orphans_removed=removed)
+    return sandboxes
+
+
+def _workspaces(settings: Settings) -> Workspaces:
+    return Workspaces(
+        settings.workspace_root,
+        settings.shared_dir,
+        host_root=settings.sandbox_host_workspace_root,
+        host_shared=settings.sandbox_host_shared_dir,
+    )
+
+
+@asynccontextmanager
+async def open_sandbox_provider(settings: Settings) -> AsyncGenerator[SandboxProvider]:
+    """Docker or bubblewrap, proven to work. `auto` takes Docker if an engine answers.
+
+    Raises SandboxUnavailable, saying what to do.
+    """
+    docker = None if settings.sandbox == "bubblewrap" else await _docker(settings)
+    provider = docker or await _bubblewrap(settings)
+    try:
+        yield provider
+    finally:
+        await provider.close()
+
+
+async def _docker(settings: Settings) -> DockerSandboxes | None:
+    """None when no engine answers and a weaker sandbox will do."""
+    docker = DockerSandboxes(
+        installation=_kept_random(settings.data_dir / "installation")[:16].lower(),
+        image=settings.docker_image,
+        agent=_workspaces(settings).agent,
+        workspace_dir=settings.container_workspace_dir,
+        shared_dir=settings.container_shared_dir,
+        runtime=settings.sandbox_runtime,
+    )
+    try:
+        await docker.check()
+    except SandboxUnavailable as error:
+        await docker.close()
+        may_be_weak = settings.is_loopback or settings.sandbox_allow_weak
+        if error.code != "no_engine" or settings.sandbox == "docker" or not may_be_weak:
+            raise
+        log.warning("no_docker_engine", detail="falling back to bubblewrap", reason=error.detail)
+        return None
+    return docker
+
+
+async def _bubblewrap(settings: Settings) -> BubblewrapSandboxes:
+    weak = BubblewrapSandboxes(
+        agent=_workspaces(settings).agent,
+        workspace_dir=settings.container_workspace_dir,
+        shared_dir=settings.container_shared_dir,
+    )
+    await weak.check()
+    log.warning("weak_sandbox", kind=weak.name, note=weak.isolation_note)
+    return weak
+
+
 async def _agents(settings: Settings, stack: AsyncExitStack, sandboxes: Sandboxes) -> tuple[Agents, str]:
-    name = default_model_name(settings.llm_model, has_zhipuai_key=settings.zhipuai_api_key is not None)
+    name = default_model(settings)
     scripted = None
     if name.partition(":")[0] == SCRIPTED:
         scripted = await stack.enter_async_context(serve_scripted_model())
-    config = ModelConfig(
-        default=name,
-        api_key=settings.llm_api_key,
-        base_url=settings.llm_base_url,
-        zhipuai_api_key=settings.zhipuai_api_key,
-        zhipuai_api_base=settings.zhipuai_api_base,
-        scripted_base_url=scripted,
-        context_tokens=settings.llm_context_tokens,
-        timeout_seconds=settings.llm_timeout_seconds,
-        max_retries=settings.llm_max_retries,
-    )
+    config = model_config(settings, scripted_base_url=scripted)
     parts = AgentParts(
         backend=ThreadSandbox(sandboxes, default_time_limit=settings.sandbox_command_seconds),
         gate=Gate(facts={"sandbox": sandboxes.provider.name}),
@@ -226,3 +289,22 @@ async def _agents(settings: Settings, stack: AsyncExitStack, sandboxes: Sandboxe
     agents = Agents(parts)
     agents.get(get_assistant("agent"))  # a wrong model is told at start, not at the first message
     return agents, name
+
+
+def default_model(settings: Settings) -> str:
+    """The model of assistants that name none, as `provider:name`."""
+    return default_model_name(settings.llm_model, has_zhipuai_key=settings.zhipuai_api_key is not None)
+
+
+def model_config(settings: Settings, *, scripted_base_url: str | None) -> ModelConfig:
+    """Where models come from."""
+    return ModelConfig(
+        api_key=settings.llm_api_key,
+        base_url=settings.llm_base_url,
+        zhipuai_api_key=settings.zhipuai_api_key,
+        zhipuai_api_base=settings.zhipuai_api_base,
+        scripted_base_url=scripted_base_url,
+        context_tokens=settings.llm_context_tokens,
+        timeout_seconds=settings.llm_timeout_seconds,
+        max_retries=settings.llm_max_retries,
+    )

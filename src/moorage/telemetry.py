@@ -25,7 +25,7 @@ def _dump(event: Any, **_kwargs: Any) -> str:
 
 
 def set_up_logging(*, level: str = "INFO", human: bool | None = None) -> None:
-    """Send all logs, ours and the libraries', to stderr. `human`: coloured lines instead of JSON (default: on a tty)."""
+    """Send all logs, ours and the libraries', to stderr. `human`: coloured lines, not JSON (default: on a tty)."""
     human = sys.stderr.isatty() if human is None else human
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,

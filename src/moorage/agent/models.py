@@ -53,7 +53,6 @@ class CompatibleChat(ChatOpenAI):
 class ModelConfig:
     """Where models come from. Timeouts in seconds; `context_tokens` is where history gets summarised."""
 
-    default: str
     api_key: SecretStr | None = None
     base_url: str | None = None
     zhipuai_api_key: SecretStr | None = None

@@ -2,9 +2,9 @@
 
 import typer
 
+from moorage.adapters.postgres.migrate import login_user_of
 from moorage.adapters.postgres.migrate import migrate as migrate_database
 from moorage.cli.terminal import EXIT_USAGE, explained, settings_or_exit
-from moorage.runtime import login_user_of
 from moorage.telemetry import set_up_logging
 
 

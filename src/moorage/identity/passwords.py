@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from passlib.hash import argon2  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+from passlib.hash import argon2  # pyright: ignore[reportAttributeAccessIssue, reportMissingTypeStubs, reportUnknownVariableType]
 
 from moorage.errors import InvalidPayload, Unavailable
 

@@ -1,6 +1,6 @@
 """Runs INSIDE a sandbox, under its python3: carries out one order of the server, and leaves no process behind.
 
-Its text comes over stdin (see supervised.py), so it imports the standard library only, and runs on Python 3.9 and later.
+Its text comes over stdin (see supervised.py): it imports the standard library only, and runs on Python 3.9 and later.
 
 Both directions are frames: one byte kind, four bytes length (big-endian), payload.
 From the server: C order (JSON, first), I stdin bytes, E end of stdin, K kill. Losing the connection is a kill.

@@ -147,4 +147,4 @@ def _explained() -> Generator[None]:
             raise SandboxGone("The sandbox's container does not run.") from None
         raise SandboxUnavailable(f"The Docker engine refused: {str(error.explanation)[:300]}") from None
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError):
-        raise SandboxUnavailable(_NO_ENGINE, retry_after=5) from None
+        raise SandboxUnavailable(_NO_ENGINE, code="no_engine", retry_after=5) from None

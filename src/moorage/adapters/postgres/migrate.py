@@ -14,6 +14,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from langgraph.checkpoint.postgres import PostgresSaver
 from psycopg import Connection, sql
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
@@ -50,6 +51,12 @@ def migrate(admin_url: str, *, login_user: str | None = None, wait_seconds: floa
         raise MigrationRefused(f"The database refuses the migration: {error.diag.message_primary}") from error
     except psycopg.OperationalError as error:
         raise Unavailable("Postgres does not answer", retry_after=2) from error
+
+
+def login_user_of(url: str) -> str | None:
+    """The role that `url` logs in as, if it names one."""
+    user = conninfo_to_dict(url).get("user")
+    return str(user) if user else None
 
 
 def head_revision() -> str:

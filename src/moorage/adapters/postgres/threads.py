@@ -1,5 +1,6 @@
 """Threads in Postgres."""
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any, LiteralString
 from uuid import UUID
@@ -155,12 +156,12 @@ class PostgresThreadStore:
             rows = await (await connection.execute(_LATEST, [owner, thread_id, limit])).fetchall()
         return Snapshot(_thread(row), [_message(item) for item in rows]) if row else None
 
-    async def existing(self, thread_ids: list[str]) -> set[str]:
+    async def existing(self, thread_ids: Collection[ThreadId]) -> set[ThreadId]:
         """Which of these threads are there, whoever owns them (for clearing up sandboxes)."""
         async with self._database.system_transaction() as connection:
             statement = "SELECT thread_id FROM threads WHERE thread_id = ANY(%s)"
-            rows = await (await connection.execute(statement, [thread_ids])).fetchall()
-        return {row["thread_id"] for row in rows}
+            rows = await (await connection.execute(statement, [list(thread_ids)])).fetchall()
+        return {ThreadId(row["thread_id"]) for row in rows}
 
 
 def _literal(query: str) -> str:
