@@ -28,7 +28,7 @@ class SettingsError(InvalidInput):
 class Settings(BaseModel):
     """The settings, by their environment names in lower case. Times are in the unit that the name says."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
@@ -95,9 +95,10 @@ class Settings(BaseModel):
     @field_validator("container_workspace_dir", "container_shared_dir")
     @classmethod
     def _absolute(cls, value: str) -> str:
-        if not value.startswith("/") or value == "/":
+        path = value.rstrip("/")
+        if not path.startswith("/"):
             raise ValueError("must be an absolute path below /")
-        return value.rstrip("/")
+        return path
 
     @property
     def is_loopback(self) -> bool:
@@ -172,6 +173,8 @@ def _read_files(values: dict[str, str]) -> dict[str, str]:
             values[name] = Path(path).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"{name}_FILE: cannot read {path}: {type(error).__name__}") from None
+        if not values[name]:
+            raise SettingsError(f"{name}_FILE: {path} is empty")
     return values
 
 
