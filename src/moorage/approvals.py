@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match  # pyright: ignore[reportUnknownVariableType]
 
 from moorage.errors import Conflict, InvalidPayload, NotFound
+from moorage.events import encode, survives_encoding
 from moorage.ids import InterruptId, RunId, ThreadId, UserId
 from moorage.paging import Page
 
@@ -151,7 +152,7 @@ def check_decision(interrupt: Interrupt, decision: Decision) -> None:
         raise StaleDigest("What waits for approval is not what this decision was made for: look again")
     if decision.type is DecisionType.EDIT:
         _check_edit(interrupt.raised, decision)
-    elif decision.edited_args is not None:
+    elif decision.edited_args is not None or decision.edited_name is not None:
         raise InvalidDecision("edited_action belongs to decision type edit only")
     if decision.type is DecisionType.RESPOND and not decision.message:
         raise InvalidDecision("decision respond needs a message")
@@ -164,7 +165,9 @@ def _check_edit(raised: RaisedInterrupt, decision: Decision) -> None:
         raise InvalidDecision("decision edit needs edited_action with name and args")
     if decision.edited_name != raised.tool_name:
         raise InvalidDecision("an edit must keep the tool: edited_action.name differs from the tool that asks")
-    if len(json.dumps(decision.edited_args)) > MAX_ARGUMENT_BYTES:
+    if not survives_encoding(decision.edited_args):
+        raise InvalidDecision("edited arguments hold NUL, broken characters, too large a number or too much nesting")
+    if len(encode(decision.edited_args)) > MAX_ARGUMENT_BYTES:
         raise InvalidDecision(f"edited arguments are larger than {MAX_ARGUMENT_BYTES} bytes")
     validator = Draft202012Validator(raised.args_schema)
     problem = cast("ValidationError | None", best_match(validator.iter_errors(decision.edited_args)))  # pyright: ignore[reportUnknownMemberType]

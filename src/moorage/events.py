@@ -87,6 +87,11 @@ def encode(data: Any) -> bytes:
     return orjson.dumps(_scrub(data), default=str) if b"\\u0000" in text else text
 
 
+def survives_encoding(data: Any) -> bool:
+    """Whether who reads what `encode` made of `data` sees exactly `data`."""
+    return orjson.loads(encode(data)) == data
+
+
 def scrub_text(text: str) -> str:
     """`text` without what Postgres cannot store: NUL and lone surrogates."""
     if text.isascii():
