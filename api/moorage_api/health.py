@@ -57,8 +57,8 @@ async def root(request: Request) -> Response:
     """For programs: name, version, endpoints. For browsers: where to go, as there is no web UI yet."""
     if "text/html" in request.headers.get("accept", ""):
         return Response(_HTML, media_type="text/html")
-    routes = sorted({path for route in request.app.routes if (path := getattr(route, "path", "")).startswith("/")})
-    return JSONResponse({"name": "moorage", "version": version("moorage"), "endpoints": routes})
+    endpoints = sorted(request.app.openapi()["paths"])
+    return JSONResponse({"name": "moorage", "version": version("moorage"), "endpoints": endpoints})
 
 
 _HTML = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Moorage</title>

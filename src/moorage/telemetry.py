@@ -53,7 +53,7 @@ def set_up_logging(*, level: str = "INFO", human: bool | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for noisy in ("httpx", "httpcore", "openai", "docker", "urllib3", "alembic", "psycopg.pool"):
+    for noisy in ("httpx", "httpx2", "httpcore", "openai", "docker", "urllib3", "alembic", "psycopg.pool"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
 
 

@@ -1,5 +1,6 @@
 """The server that API tests call, and users logged in to it."""
 
+import uuid
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from tests.api.harness import PASSWORD, NewUser, Server, User, make_settings, ru
 
 @pytest.fixture(scope="module")
 async def server(database_url: str, public_tmp_path: Path) -> AsyncGenerator[Server]:
-    folder = public_tmp_path / database_url.rsplit("=", 1)[-1].strip("'")
+    folder = public_tmp_path / uuid.uuid4().hex
     async with running(make_settings(folder, database_url)) as found:
         yield found
 

@@ -1,12 +1,14 @@
 """The wall around every route: who may call it, and what it tells those who may not."""
 
 import re
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
 import httpx
 import pytest
 from tests.api.harness import NewUser, Server
+
+from moorage_api.app import create_app
 
 Access = Literal["public", "user", "owner"]
 
@@ -52,13 +54,14 @@ BODIES: dict[str, dict[str, object]] = {
 }
 
 
-def operations(server: Server) -> Iterator[str]:
-    from moorage_api.app import create_app
-
-    for route in create_app(server.runtime).routes:
+def operations(routes: Sequence[Any]) -> Iterator[str]:
+    """Every mounted method and path, those of included routers too."""
+    for route in routes:
+        if (router := getattr(route, "original_router", None)) is not None:
+            yield from operations(router.routes)
         for method in sorted(getattr(route, "methods", None) or ()):
             if method != "HEAD":
-                yield f"{method} {getattr(route, 'path', '')}"
+                yield f"{method} {route.path}"
 
 
 def with_access(access: Access) -> list[str]:
@@ -72,7 +75,7 @@ async def call(client: httpx.AsyncClient, operation: str, **ids: str) -> httpx.R
 
 
 async def test_every_mounted_operation_is_declared(server: Server):
-    assert set(operations(server)) == set(ACCESS)
+    assert set(operations(create_app(server.runtime).routes)) == set(ACCESS)
 
 
 @pytest.mark.parametrize("operation", with_access("user") + with_access("owner"))
