@@ -38,6 +38,7 @@ class Outbox:
             self._urgent.set()
         if len(self._waiting) >= _HIGH_WATER:
             self._room.clear()
+            self._urgent.set()
             await self._room.wait()
 
     def close(self) -> None:
@@ -58,7 +59,7 @@ class Outbox:
                 await self._log.append(self._claim, list(coalesce(batch)))
             if self._closed and not self._waiting:
                 return
-            if not self._urgent.is_set() and batch:
+            if not self._urgent.is_set() and batch and isinstance(batch[-1], Delta):
                 await self._gather()
 
     async def _gather(self) -> None:
