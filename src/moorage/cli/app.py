@@ -4,7 +4,7 @@ from importlib.metadata import version as installed_version
 
 import typer
 
-from moorage.cli import chat, demo, migrate, serve, user
+from moorage.cli import chat, demo, doctor, migrate, serve, user
 
 app = typer.Typer(
     name="moorage",
@@ -18,6 +18,7 @@ app = typer.Typer(
 app.command("serve")(serve.serve)
 app.command("chat")(chat.chat)
 app.command("demo")(demo.demo)
+app.command("doctor")(doctor.doctor)
 app.command("migrate")(migrate.migrate)
 app.add_typer(user.app, name="user")
 

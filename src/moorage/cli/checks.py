@@ -29,6 +29,8 @@ _PYTHON = (3, 12)
 _LOW_DISK_BYTES = 1024**3
 _SANDBOX_SECONDS = 60.0
 _MODEL_SECONDS = 60.0
+_DATABASE_FIX = "see that Postgres runs and that DATABASE_URL names it, with its user and password"
+_MODEL_FIX = "correct LLM_MODEL, LLM_API_KEY and LLM_BASE_URL"
 _GROUP_AND_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -57,21 +59,21 @@ async def run_checks(settings: Settings, *, call_model: bool, tell: Callable[[Fi
     async def model(settings: Settings) -> Finding:
         return await check_model(settings, call=call_model)
 
-    checks: list[tuple[str, Check]] = [
-        ("secrets", check_secrets),
-        ("database", check_database),
-        ("sandbox", check_sandbox),
-        ("model", model),
-        ("disk", check_disk),
-        ("port", check_port),
+    checks: list[tuple[str, Check, str | None]] = [
+        ("secrets", check_secrets, "run this as the user who runs the server"),
+        ("database", check_database, _DATABASE_FIX if settings.database_url else "see DATA_DIR, or set DATABASE_URL"),
+        ("sandbox", check_sandbox, None),  # its errors say what to do
+        ("model", model, _MODEL_FIX),
+        ("disk", check_disk, "correct DATA_DIR and WORKSPACE_ROOT"),
+        ("port", check_port, "set PORT to a free one"),
     ]
-    for name, check in checks:
+    for name, check, fix in checks:
         try:
             finding = await check(settings)
         except AppError as error:
-            finding = Finding(name, Status.FAIL, error.detail)
+            finding = Finding(name, Status.FAIL, error.detail, fix)
         except OSError as error:
-            finding = Finding(name, Status.FAIL, f"{error.strerror}: {error.filename}")
+            finding = Finding(name, Status.FAIL, f"{error.filename}: {error.strerror}", fix)
         tell(finding)
 
 
@@ -123,9 +125,11 @@ async def check_sandbox(settings: Settings) -> Finding:
     """Run a command in a sandbox made for it."""
     began = time.monotonic()
     try:
-        async with asyncio.timeout(_SANDBOX_SECONDS), open_sandbox_provider(settings) as provider:
-            await provider.check()
-            name, note = provider.name, provider.isolation_note
+        with _public_folder() as folder:  # the server makes its files itself, as its own user
+            elsewhere = settings.model_copy(update={"data_dir": folder})
+            async with asyncio.timeout(_SANDBOX_SECONDS), open_sandbox_provider(elsewhere) as provider:
+                await provider.check()
+                name, note = provider.name, provider.isolation_note
     except TimeoutError:
         detail = f"no sandbox ran `true` within {_SANDBOX_SECONDS:.0f} s"
         return Finding("sandbox", Status.FAIL, detail, "see whether `docker info` answers; restart the engine")
@@ -159,9 +163,6 @@ async def check_model(settings: Settings, *, call: bool) -> Finding:
     return Finding("model", Status.OK, f"{name} answers, in {time.monotonic() - began:.1f} s")
 
 
-_MODEL_FIX = "check LLM_MODEL, LLM_API_KEY and LLM_BASE_URL"
-
-
 async def check_disk(settings: Settings) -> Finding:
     free = {path: _free_bytes(path) for path in (settings.data_dir, settings.workspace_root)}
     shown = ", ".join(f"{path} {size / 1024**3:.1f} GiB free" for path, size in free.items())
@@ -178,7 +179,7 @@ async def check_port(settings: Settings) -> Finding:
     except AppError:
         if await asyncio.to_thread(_is_moorage, settings):
             return Finding("port", Status.OK, f"{where}: a Moorage server answers there already")
-        return Finding("port", Status.FAIL, f"{where} is used by another program", "set PORT to a free one")
+        raise
 
 
 def _is_moorage(settings: Settings) -> bool:
