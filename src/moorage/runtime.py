@@ -131,7 +131,7 @@ async def _assemble(
         thread_store,
         quota=settings.quota_active_sessions,
         stop_runs=runs.stop_for_good,
-        remove_files=lambda _owner, thread_id: sandboxes.delete(thread_id),
+        remove_files=sandboxes.delete,
     )
     runtime = Runtime(
         settings=settings,

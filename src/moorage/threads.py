@@ -125,7 +125,7 @@ class Threads:
         *,
         quota: int,
         stop_runs: Callable[[ThreadId], Awaitable[None]],
-        remove_files: Callable[[UserId, ThreadId], Awaitable[None]],
+        remove_files: Callable[[ThreadId], Awaitable[None]],
     ) -> None:
         """`stop_runs` ends a thread's runs; `remove_files` removes its sandbox and workspace, whatever they hold."""
         self._store = store
@@ -168,10 +168,14 @@ class Threads:
         return await self.reload(thread)
 
     async def delete(self, thread: Thread) -> None:
-        """Remove the session for good: runs, history, checkpoints, sandbox and workspace."""
+        """Remove the session for good: runs, history, checkpoints, sandbox and workspace.
+
+        The row goes last: when something before it fails, the session is still there and can be deleted again.
+        """
+        await self._store.close(thread.owner_id, thread.thread_id)
         await self._stop_runs(thread.thread_id)
+        await self._remove_files(thread.thread_id)
         await self._store.delete(thread.owner_id, thread.thread_id)
-        await self._remove_files(thread.owner_id, thread.thread_id)
 
     async def active_count(self, principal: Principal) -> int:
         return await self._store.count_active(principal.user_id)

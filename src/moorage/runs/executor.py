@@ -76,10 +76,13 @@ class Executor:
         execution.task = asyncio.create_task(self._drive(execution.run, context))
         if execution.stop_reason is not None:
             execution.task.cancel()
+        deadline = asyncio.timeout(limits.timeout_seconds)
         try:
-            async with asyncio.timeout(limits.timeout_seconds):
+            async with deadline:
                 return await execution.task
-        except TimeoutError:
+        except TimeoutError as error:
+            if not deadline.expired():
+                return _failed(error, execution.run, context)
             seconds = f"{limits.timeout_seconds:g}"
             problem = {"code": "run_timeout", "detail": f"The run took longer than {seconds} s (RUN_TIMEOUT_SECONDS)"}
             return Outcome(RunStatus.TIMEOUT, error=problem, usage=context.usage)

@@ -29,6 +29,7 @@ class Worker:
         self._concurrency = concurrency
         self._name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
         self._executions: dict[RunId, tuple[Execution, asyncio.Task[None]]] = {}
+        self._early_stops: dict[RunId, StopReason] = {}
 
     @property
     def active(self) -> int:
@@ -53,11 +54,13 @@ class Worker:
             await asyncio.wait(running, timeout=patience)
 
     def stop_run(self, run_id: RunId, reason: StopReason) -> bool:
-        """Stop a run that this worker executes; False when it does not."""
+        """Stop a run that this worker executes, or is just about to; False when it does not (yet)."""
         found = self._executions.get(run_id)
-        if found is not None:
-            found[0].stop(reason)
-        return found is not None
+        if found is None:
+            self._early_stops[run_id] = reason
+            return False
+        found[0].stop(reason)
+        return True
 
     async def wait_for(self, run_id: RunId, *, at_most: float) -> None:
         """Return when the run has ended here, or after `at_most` seconds."""
@@ -76,9 +79,17 @@ class Worker:
             return
         for run in claimed:
             execution = Execution(run)
-            task = group.create_task(self._executor.execute(execution))
+            if (reason := self._early_stops.pop(run.claim.run_id, None)) is not None:
+                execution.stop(reason)
+            task = group.create_task(self._execute(execution))
             self._executions[run.claim.run_id] = (execution, task)
             task.add_done_callback(lambda _, run_id=run.claim.run_id: self._ended(run_id))
+
+    async def _execute(self, execution: Execution) -> None:
+        try:
+            await self._executor.execute(execution)
+        except Exception:  # one of the three places: one run must not end the others
+            log.exception("run_lost", run_id=execution.run.claim.run_id)
 
     def _ended(self, run_id: RunId) -> None:
         del self._executions[run_id]
@@ -94,5 +105,6 @@ class Worker:
                     for run_id, reason in stops.items():
                         self.stop_run(run_id, reason)
                 await self._queue.fail_lost()
+                self._early_stops.clear()  # those of runs that other workers have
             except AppError as error:
                 log.warning("heartbeat_failed", code=error.code, detail=error.detail)
