@@ -42,3 +42,17 @@ def test_the_values_shown_are_the_defaults(tmp_path: Path) -> None:
     uncommented = tmp_path / ".env"
     uncommented.write_text("".join(f"{name}={value}\n" for name, value in entries()), encoding="utf-8")
     assert load_settings({}, env_file=uncommented) == Settings()
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.zh-CN.md"])
+def test_a_readme_names_every_setting(readme: str) -> None:
+    text = (EXAMPLE.parent / readme).read_text(encoding="utf-8")
+    assert [name for name in Settings.model_fields if f"`{name.upper()}`" not in text] == []
+
+
+def test_both_readmes_run_the_same_commands() -> None:
+    english, chinese = (
+        re.findall(r"^```bash\n(.*?)^```", (EXAMPLE.parent / name).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        for name in ("README.md", "README.zh-CN.md")
+    )
+    assert english == chinese
