@@ -52,7 +52,9 @@ def test_a_readme_names_every_setting(readme: str) -> None:
 
 def test_both_readmes_run_the_same_commands() -> None:
     english, chinese = (
-        re.findall(r"^```bash\n(.*?)^```", (EXAMPLE.parent / name).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+        re.findall(
+            r"^```bash\n(.*?)^```", (EXAMPLE.parent / name).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+        )
         for name in ("README.md", "README.zh-CN.md")
     )
     assert english == chinese
