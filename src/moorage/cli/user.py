@@ -19,8 +19,8 @@ from moorage.telemetry import set_up_logging
 
 app = typer.Typer(help="Create, list, disable and enable users, and set their passwords.", no_args_is_help=True)
 
-type Name = Annotated[str, typer.Argument(metavar="NAME")]
-type FromStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from stdin's first line")]
+Name = Annotated[str, typer.Argument(metavar="NAME")]
+FromStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from stdin's first line")]
 
 
 @app.command()
