@@ -11,7 +11,7 @@ ALL = ("approve", "edit", "reject")
 
 
 def pending(number: int = 1, *, allowed: tuple[str, ...] = ALL) -> Pending:
-    return Pending(f"i{number}", "execute", {"command": "ls"}, "Run a command", allowed, {}, f"digest{number}")
+    return Pending(f"i{number}", "c", "execute", {"command": "ls"}, "Run a command", allowed, {}, f"digest{number}")
 
 
 class Human:

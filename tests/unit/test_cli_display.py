@@ -11,7 +11,7 @@ from moorage.cli.display import RunPrinter, approval_text, escaped, printable
 
 
 def pending(**tool_input: Any) -> Pending:
-    return Pending("i", "execute", tool_input, "Run a command", ("approve",), {"sandbox": "docker"}, "d")
+    return Pending("i", "c", "execute", tool_input, "Run a command", ("approve",), {"sandbox": "docker"}, "d")
 
 
 def shown(*events: tuple[str, dict[str, Any]]) -> str:

@@ -54,6 +54,7 @@ class Pending:
     """What waits for a human."""
 
     id: str
+    call_id: str
     tool_name: str
     tool_input: dict[str, Any]
     description: str
@@ -65,6 +66,7 @@ class Pending:
     def from_json(cls, item: dict[str, Any]) -> Self:
         return cls(
             id=item["id"],
+            call_id=item["call_id"],
             tool_name=item["tool_name"],
             tool_input=item["tool_input"],
             description=item.get("description", ""),

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import orjson
 import typer
@@ -47,7 +47,9 @@ def chat(
         if not os.environ.get("MOORAGE_TOKEN"):
             _log_in(client, username, password_stdin=password_stdin)
         thread_id = session or _choose_session(client, new=new)
-        conversation = _Conversation(client, thread_id, as_json=as_json)
+        conversation = _Conversation(client, thread_id, url=url, as_json=as_json)
+        if text is not None and conversation.cannot_begin():
+            typer.echo("moorage: the message was not sent", err=True)
         status = conversation.begin()
         if text is not None:
             status = conversation.say(text)
@@ -59,15 +61,20 @@ def chat(
 class _Conversation:
     """One session at this terminal."""
 
-    def __init__(self, client: ApiClient, thread_id: str, *, as_json: bool) -> None:
+    def __init__(self, client: ApiClient, thread_id: str, *, url: str, as_json: bool) -> None:
         self._client = client
         self._thread_id = thread_id
+        self._url = url
         self._as_json = as_json
         self._printer = RunPrinter(lambda text: typer.echo(text, nl=False))
         self._prompt = ApprovalPrompt(say=self._notice, read_line=self._read_line)
         self._state = client.get_state(thread_id)
         after = self._state.last_seq
         self._follower = Follower(client, thread_id, after=after, show=self._show, notice=self._notice)
+
+    def cannot_begin(self) -> bool:
+        """Whether something waits that nobody can be asked about here."""
+        return bool(self._state.pending) and not sys.stdin.isatty()
 
     def begin(self) -> str:
         """Settle what an earlier visit left: a run that goes on, approvals that wait."""
@@ -113,12 +120,14 @@ class _Conversation:
 
     def _decide(self, pending: Sequence[Pending]) -> str:
         if not sys.stdin.isatty():
-            raise _nobody_to_ask(self._thread_id, pending)
+            raise self._nobody_to_ask(pending)
+        for item in pending:
+            self._printer.learn_call(item.call_id, item.tool_name)
         try:
             decisions = self._prompt.ask(pending)
         except EOFError:
             self._notice("")
-            raise _nobody_to_ask(self._thread_id, pending) from None
+            raise self._nobody_to_ask(pending) from None
         except KeyboardInterrupt:
             self._client.cancel(self._thread_id)
             self._notice("\nCancelled: nothing of it was run.")
@@ -130,6 +139,17 @@ class _Conversation:
                 raise
             self._notice(f"Not accepted: {problem.detail}")
             return "interrupted"
+
+    def _nobody_to_ask(self, pending: Sequence[Pending]) -> typer.Exit:
+        """Say what waits and how to decide it; nothing is ever approved by itself."""
+        lines = ["moorage: waiting for approval, and there is no terminal to ask in:"]
+        for item in pending:
+            body = orjson.dumps({"type": "approve", "digest": item.digest}).decode()
+            lines.append(f"  {item.id}  {item.tool_name}: {item.description}")
+            lines.append(f"    POST {self._url}/api/approvals/{item.id}/decision {body}")
+        lines.append(f"Decide in a terminal with: moorage chat --url {self._url} --session {self._thread_id}")
+        self._notice("\n".join(lines))
+        return typer.Exit(EXIT_WAITING)
 
     def _following(self, follow: Callable[[], str]) -> str:
         with _cancelling(self._cancel):
@@ -211,18 +231,6 @@ def _choose_session(client: ApiClient, *, new: bool) -> str:
     thread_id = latest or client.open_session()
     typer.echo(f"Session {thread_id}" + (" (continued; --new opens another)" if latest else ""), err=True)
     return thread_id
-
-
-def _nobody_to_ask(thread_id: str, pending: Sequence[Pending]) -> typer.Exit:
-    """Say what waits and how to decide it; nothing is ever approved by itself."""
-    lines = ["moorage: waiting for approval, and there is no terminal to ask in:"]
-    for item in pending:
-        body: dict[str, Any] = {"type": "approve", "digest": item.digest}
-        lines.append(f"  {item.id}  {printable(item.tool_name)}: {printable(item.description)}")
-        lines.append(f"    POST /api/approvals/{item.id}/decision {orjson.dumps(body).decode()}")
-    lines.append(f"Decide in a terminal with: moorage chat --session {thread_id}")
-    typer.echo("\n".join(lines), err=True)
-    return typer.Exit(EXIT_WAITING)
 
 
 def _refuse(reason: str) -> NoReturn:

@@ -10,6 +10,7 @@ from moorage.cli.api_client import Event, Pending
 type Write = Callable[[str], None]
 
 _ONE_LINE = 160
+_SHOWN_AS_LIST = "write_todos"  # its `todo_update` says it better
 _INVISIBLE = frozenset({"Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp", "Zs"})
 # Letters and marks that are drawn as nothing: fillers, joiners, the blank Braille cell, variation selectors.
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | frozenset(
@@ -39,11 +40,12 @@ def approval_text(pending: Pending, *, number: int, total: int) -> str:
     lines, hidden = [f"── Approval {number} of {total}: {_line(pending.tool_name)} ──"], 0
     if pending.description:
         lines.append(_line(pending.description))
-    for name, value in pending.tool_input.items():
-        shown, count = escaped(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2))
+    arguments = {name: _text(value, indent=2) for name, value in pending.tool_input.items()}
+    for name, text in sorted(arguments.items(), key=lambda item: item[1].count("\n")):
+        shown, count = escaped(text)
         hidden += count
         lines += _argument(_line(name), shown)
-    lines += [f"  ({_line(name)}: {_line(_scalar(value))})" for name, value in pending.facts.items()]
+    lines += [f"  ({_line(name)}: {_line(_text(value))})" for name, value in pending.facts.items()]
     if hidden:
         lines.append(
             f"  WARNING: {hidden} invisible or text-turning character(s), shown as <U+....>. "
@@ -81,6 +83,10 @@ class RunPrinter:
             case _:
                 self._notice(event)
 
+    def learn_call(self, call_id: str, tool_name: str) -> None:
+        """Name a call whose announcement was not shown here."""
+        self._tools[call_id] = tool_name
+
     def fresh_line(self) -> None:
         """Whatever comes next starts at the left."""
         if self._column:
@@ -107,7 +113,8 @@ class RunPrinter:
     def _call(self, event: Event) -> None:
         name = event.text("tool_name")
         self._tools[event.text("call_id")] = name
-        self._say(f"→ {name} {_arguments(event.data.get('tool_input'))}", event)
+        if name != _SHOWN_AS_LIST:
+            self._say(f"→ {name} {_arguments(event.data.get('tool_input'))}", event)
 
     def _todos(self, event: Event) -> None:
         for item in event.data.get("todos", []):
@@ -137,6 +144,8 @@ class RunPrinter:
 
     def _result(self, event: Event) -> None:
         call_id, exit_code = event.text("call_id"), event.data.get("exit_code")
+        if self._tools.get(call_id) == _SHOWN_AS_LIST and event.text("status") == "success":
+            return
         code = f", exit code {exit_code}" if exit_code is not None else ""
         seconds = float(event.data.get("duration_ms") or 0) / 1000
         if "executed_input" in event.data:
@@ -173,8 +182,8 @@ def _line(text: str) -> str:
     return escaped(text, keep="")[0]
 
 
-def _scalar(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _text(value: Any, *, indent: int | None = None) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=indent)
 
 
 def _arguments(value: Any) -> str:
