@@ -25,13 +25,14 @@ class ThreadSaver(AsyncPostgresSaver):
 
     @asynccontextmanager
     async def _cursor(self, *, pipeline: bool = False) -> AsyncGenerator[AsyncCursor[DictRow]]:
-        async with self.lock, self._database.tenant_transaction(self._claim.owner_id) as connection:
-            if pipeline:
-                async with connection.pipeline(), connection.cursor(binary=True, row_factory=dict_row) as cursor:
-                    yield cursor
-            else:
-                async with connection.cursor(binary=True, row_factory=dict_row) as cursor:
-                    yield cursor
+        owner = self._claim.owner_id
+        transaction = self._database.tenant_pipeline if pipeline else self._database.tenant_transaction
+        async with (
+            self.lock,
+            transaction(owner) as connection,
+            connection.cursor(binary=True, row_factory=dict_row) as cursor,
+        ):
+            yield cursor
 
     def _check(self, config: RunnableConfig | None) -> None:
         thread_id = (config or {}).get("configurable", {}).get("thread_id")
