@@ -18,13 +18,17 @@ from psycopg.types.json import Jsonb
 from moorage.adapters.postgres.pool import Database
 from moorage.claims import Claim, ClaimLost
 from moorage.errors import AppError, Unavailable
-from moorage.events import EventType, RunEvent, StoredEvent, encode
+from moorage.events import EventType, RunEvent, StoredEvent, encode, scrub_text
 from moorage.ids import RunId, ThreadId, UserId, owner_of
 from moorage.telemetry import get_logger
 
 _BATCH = 1000
 _FOLLOWER_EVENTS = 2000
 _POLL_SECONDS = 1.0
+_STOPPING = "The server is shutting down"
+
+# What a commit can fail with. ValueError: text that psycopg cannot send.
+_REFUSED = (AppError, psycopg.Error, ValueError)
 
 log = get_logger(__name__)
 
@@ -35,15 +39,15 @@ WITH wanted AS (
     SELECT * FROM unnest(%s::text[], %s::uuid[], %s::bigint[], %s::int[], %s::int[])
         AS w(thread_id, run_id, generation, events, messages)
 ), locked AS (
-    SELECT t.thread_id FROM threads t
+    SELECT w.* FROM threads t
     JOIN wanted w USING (thread_id)
     JOIN runs r ON r.run_id = w.run_id AND r.generation = w.generation AND r.status = 'running'
     ORDER BY t.thread_id FOR UPDATE OF t
 )
 UPDATE threads t SET last_seq = t.last_seq + w.events, message_count = t.message_count + w.messages
-FROM wanted w JOIN locked USING (thread_id)
+FROM locked w
 WHERE t.thread_id = w.thread_id
-RETURNING t.thread_id, w.run_id, t.last_seq - w.events AS before
+RETURNING w.run_id, w.generation, t.last_seq - w.events AS before
 """
 
 _INSERT_EVENTS = """
@@ -125,12 +129,12 @@ def _message_row(item: Placed) -> tuple[Any, ...]:
         claim.owner_id,
         claim.run_id,
         item.seq,
-        message.id,
+        scrub_text(message.id),
         message.role.value,
-        message.content,
-        message.thinking,
+        scrub_text(message.content),
+        message.thinking and scrub_text(message.thinking),
         Jsonb(message.tool_calls, dumps=encode) if message.tool_calls else None,
-        message.call_id,
+        message.call_id and scrub_text(message.call_id),
         Jsonb(message.usage, dumps=encode) if message.usage else None,
     )
 
@@ -149,8 +153,11 @@ class PostgresEventLog:
         self._work = asyncio.Event()
         self._followers: dict[ThreadId, set[_Follower]] = {}
         self._closed = False
+        self._stopped = False
 
     async def append(self, claim: Claim, events: Sequence[RunEvent]) -> None:
+        if self._stopped:
+            raise Unavailable(_STOPPING)
         done = asyncio.get_running_loop().create_future()
         self._waiting.append(_Append(claim, events, done))
         self._work.set()
@@ -158,18 +165,20 @@ class PostgresEventLog:
 
     async def write_forever(self) -> None:
         """Commit what waits, all of it at once, for as long as the process lives. The next batch gathers meanwhile."""
-        while True:
-            await self._work.wait()
-            self._work.clear()
-            batch, self._waiting = self._waiting, []
-            try:
-                await self._commit(batch)
-            except (AppError, psycopg.Error):
-                await self._commit_one_by_one(batch)
-            except asyncio.CancelledError:
-                for item in batch:
-                    _fail(item, Unavailable("The server is shutting down"))
-                raise
+        batch: list[_Append] = []
+        try:
+            while True:
+                await self._work.wait()
+                self._work.clear()
+                batch, self._waiting = self._waiting, []
+                try:
+                    await self._commit(batch)
+                except _REFUSED:
+                    await self._commit_one_by_one(batch)
+        finally:  # nobody may wait for a writer that is gone
+            self._stopped = True
+            for item in [*batch, *self._waiting]:
+                _fail(item, Unavailable(_STOPPING))
 
     async def _commit_one_by_one(self, batch: list[_Append]) -> None:
         """What one run wrote must not fail the others that happened to share its commit."""
@@ -178,44 +187,44 @@ class PostgresEventLog:
                 await self._commit([item])
             except AppError as error:
                 _fail(item, error)
-            except psycopg.Error as error:
+            except _REFUSED as error:
                 log.error("event_log_write_failed", run_id=item.claim.run_id, error=type(error).__name__)
                 _fail(item, Unavailable("The event could not be stored"))
 
     async def _commit(self, batch: list[_Append]) -> None:
-        by_run: dict[RunId, list[_Append]] = {}
+        by_claim: dict[Claim, list[RunEvent]] = {}
         for item in batch:
-            by_run.setdefault(item.claim.run_id, []).append(item)
+            by_claim.setdefault(item.claim, []).extend(item.events)
         async with self._database.system_transaction() as connection:
-            before = await self._lock(connection, by_run)
+            before = await self._lock(connection, by_claim)
             placed: list[Placed] = []
-            for run_id, items in by_run.items():
-                if run_id in before:
-                    events = [event for item in items for event in item.events]
-                    placed += place(items[0].claim, events, before=before[run_id])
+            for claim, events in by_claim.items():
+                if claim in before:
+                    placed += place(claim, events, before=before[claim])
             if placed:
                 await insert_events(connection, placed)
         self.publish([item.stored() for item in placed])
         for item in batch:
-            if item.claim.run_id in before:
+            if item.claim in before:
                 _succeed(item)
             else:
                 _fail(item, ClaimLost("This run is not this worker's any more"))
 
-    async def _lock(self, connection: AsyncConnection[Row], by_run: dict[RunId, list[_Append]]) -> dict[RunId, int]:
-        claims = [items[0].claim for items in by_run.values()]
-        events = [[event for item in items for event in item.events] for items in by_run.values()]
+    async def _lock(self, connection: AsyncConnection[Row], by_claim: dict[Claim, list[RunEvent]]) -> dict[Claim, int]:
+        """Lock the threads of the claims that still hold, and answer the seq after which each may write."""
         cursor = await connection.execute(
             _LOCK_AND_COUNT,
             [
-                [claim.thread_id for claim in claims],
-                [claim.run_id for claim in claims],
-                [claim.generation for claim in claims],
-                [len(group) for group in events],
-                [sum(event.message is not None for event in group) for group in events],
+                [claim.thread_id for claim in by_claim],
+                [claim.run_id for claim in by_claim],
+                [claim.generation for claim in by_claim],
+                [len(events) for events in by_claim.values()],
+                [sum(event.message is not None for event in events) for events in by_claim.values()],
             ],
         )
-        return {RunId(str(row["run_id"])): row["before"] for row in await cursor.fetchall()}
+        held = {(str(row["run_id"]), row["generation"]): row["before"] for row in await cursor.fetchall()}
+        pairs = {claim: (str(claim.run_id), claim.generation) for claim in by_claim}
+        return {claim: held[pair] for claim, pair in pairs.items() if pair in held}
 
     def publish(self, events: Sequence[StoredEvent]) -> None:
         """Hand committed events to the readers in this process."""
