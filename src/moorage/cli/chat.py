@@ -170,7 +170,8 @@ class _Conversation:
             self._printer.show(event)
 
     def _notice(self, text: str) -> None:
-        self._printer.fresh_line()
+        if sys.stdout.isatty():
+            self._printer.fresh_line()
         typer.echo(printable(text), err=True)
 
     def _read_line(self, prompt: str, *, prefill: str = "") -> str:

@@ -78,12 +78,11 @@ class Follower:
                     status = self._read(run, events)
                 if status is not None:
                     return status
-            except Unreachable as error:
-                self._notice(f"{error.detail}; trying again")
-            except ApiProblem as problem:
-                if problem.status < _SERVER_ERRORS:
+            except (Unreachable, ApiProblem) as error:
+                if isinstance(error, ApiProblem) and error.status < _SERVER_ERRORS:
                     raise
-                self._notice(f"{problem.detail}; trying again")
+                if self._seq == before:  # a mere break is mended without a word
+                    self._notice(f"{error.detail}; trying again")
             if self._seq > before:
                 opened = self._events
                 reset()
