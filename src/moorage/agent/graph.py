@@ -90,7 +90,8 @@ def build_agent(assistant: Assistant, parts: AgentParts) -> CompiledAgent:
 
     helper = GENERAL_PURPOSE_SUBAGENT.copy()
     helper["middleware"] = middleware()
-    helper["system_prompt"] = f"{helper.get('system_prompt', '')}\n\n{prompt}".strip()
+    own_prompt = cast("dict[str, Any]", helper).get("system_prompt", "")
+    helper["system_prompt"] = f"{own_prompt}\n\n{prompt}".strip()
     agent = create_deep_agent(
         parts.model(assistant.model or parts.default_model),
         system_prompt=f"{assistant.instruction}\n\n{prompt}".strip(),
