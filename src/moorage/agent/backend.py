@@ -2,7 +2,7 @@
 
 import asyncio
 import shlex
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -19,10 +19,8 @@ from langgraph.config import get_config
 from moorage.errors import InvalidInput
 from moorage.ids import ThreadId
 from moorage.sandboxes.port import (
-    KEEP_BYTES,
     OUTPUT_LIMIT_BYTES,
     CommandResult,
-    OnOutput,
     Outcome,
     PathError,
     Sandbox,
@@ -62,8 +60,9 @@ class SandboxBackend(BaseSandbox):
         raise NotImplementedError
 
     async def aexecute(self, command: str, *, timeout: int | None = None) -> ExecuteResponse:  # noqa: ASYNC109
-        """Run one of deepagents' own helper commands; its output is data, so more of it is kept."""
-        return await self._run(command, timeout, on_output=None, keep=_FILE_TOOL_KEEP_BYTES)
+        """Run one of deepagents' own helper commands. Its output is data: more is kept, and NULs mean something."""
+        sandbox, limit = await self._sandbox(), self._limit(timeout)
+        return await _respond(sandbox.run(command, time_limit=limit, keep=_FILE_TOOL_KEEP_BYTES, raw=True), limit)
 
     async def aexecute_with_offload(
         self,
@@ -75,7 +74,8 @@ class SandboxBackend(BaseSandbox):
         timeout: int | None = None,  # noqa: ASYNC109
     ) -> ExecuteOffloadResult:
         """Run what the model asked for with its `execute` tool: the one call whose output is shown live."""
-        response = await self._run(command, timeout, on_output=tool_output_sink.get(), keep=KEEP_BYTES)
+        sandbox, limit = await self._sandbox(), self._limit(timeout)
+        response = await _respond(sandbox.run(command, time_limit=limit, on_output=tool_output_sink.get()), limit)
         return ExecuteOffloadResult(offloaded=False, response=response)
 
     async def aupload_files(self, files: Sequence[tuple[str, bytes]]) -> list[FileUploadResponse]:
@@ -128,17 +128,8 @@ class SandboxBackend(BaseSandbox):
     def delete(self, file_path: str) -> DeleteResult:
         return self._wait_for(self.adelete(file_path))
 
-    async def _run(
-        self, command: str, wished_limit: int | None, *, on_output: OnOutput | None, keep: int
-    ) -> ExecuteResponse:
-        wished = wished_limit if wished_limit and wished_limit > 0 else self._default_time_limit
-        limit = min(wished, self._max_time_limit)
-        sandbox = await self._sandbox()
-        try:
-            result = await sandbox.run(command, time_limit=limit, on_output=on_output, keep=keep)
-        except InvalidInput as error:
-            return ExecuteResponse(output=f"Error: {error.detail}", exit_code=2)
-        return _response(result, limit)
+    def _limit(self, wished: int | None) -> float:
+        return min(wished if wished and wished > 0 else self._default_time_limit, self._max_time_limit)
 
     def _wait_for[T](self, work: Coroutine[Any, Any, T]) -> T:
         if self._loop is None or self._loop is _running_loop():
@@ -207,6 +198,13 @@ async def _download(sandbox: Sandbox, path: str) -> FileDownloadResponse:
         return FileDownloadResponse(path=path, content=await sandbox.read_file(path, limit=MAX_FILE_BYTES))
     except PathError as error:
         return FileDownloadResponse(path=path, error=error.code)
+
+
+async def _respond(running: Awaitable[CommandResult], limit: float) -> ExecuteResponse:
+    try:
+        return _response(await running, limit)
+    except InvalidInput as error:
+        return ExecuteResponse(output=f"Error: {error.detail}", exit_code=2)
 
 
 def _response(result: CommandResult, limit: float) -> ExecuteResponse:

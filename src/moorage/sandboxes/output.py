@@ -11,11 +11,13 @@ _UNWANTED = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f]")
 class TextStream:
     """Turns the bytes of one stream into clean text; a character cut between two chunks is put together again."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, raw: bool = False) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        self._raw = raw
 
     def feed(self, data: bytes, *, final: bool = False) -> str:
-        return _UNWANTED.sub("", self._decoder.decode(data, final))
+        text = self._decoder.decode(data, final)
+        return text if self._raw else _UNWANTED.sub("", text)
 
 
 class KeptOutput:

@@ -126,10 +126,12 @@ class Sandbox(Protocol):
         on_output: OnOutput | None = None,
         stdin: bytes | None = None,
         keep: int = KEEP_BYTES,
+        raw: bool = False,
     ) -> CommandResult:
         """Run `command` with /bin/sh in the workspace and wait for its end, at most `time_limit` seconds.
 
-        `on_output` is called on the event loop with decoded text as it comes. When the command's shell ends, when the
+        `on_output` is called on the event loop with decoded text as it comes. Control characters are dropped from all
+        text unless it is wanted `raw`, for a program that reads it. When the command's shell ends, when the
         time is up or when this call is cancelled, every process it started is killed before this returns. Raises
         SandboxGone (nothing ran), SandboxUnavailable or InvalidInput (`command_too_long`, `invalid_command`).
         """

@@ -188,9 +188,12 @@ class _ThreadSandbox:
         on_output: OnOutput | None = None,
         stdin: bytes | None = None,
         keep: int = KEEP_BYTES,
+        raw: bool = False,
     ) -> CommandResult:
         return await self._use(
-            lambda sandbox: sandbox.run(command, time_limit=time_limit, on_output=on_output, stdin=stdin, keep=keep)
+            lambda sandbox: sandbox.run(
+                command, time_limit=time_limit, on_output=on_output, stdin=stdin, keep=keep, raw=raw
+            )
         )
 
     async def write_file(self, path: str, content: bytes) -> None:

@@ -131,9 +131,10 @@ class SupervisedSandbox:
         on_output: OnOutput | None = None,
         stdin: bytes | None = None,
         keep: int = KEEP_BYTES,
+        raw: bool = False,
     ) -> CommandResult:
         _check_command(command)
-        output = _Output(keep, on_output)
+        output = _Output(keep, on_output, raw=raw)
         order = {
             "do": "run",
             "command": command,
@@ -265,9 +266,9 @@ class _Conversation:
 class _Output:
     """Both streams of one command."""
 
-    def __init__(self, keep: int, on_output: OnOutput | None) -> None:
+    def __init__(self, keep: int, on_output: OnOutput | None, *, raw: bool) -> None:
         self._kept = KeptOutput(keep)
-        self._text = {kind: TextStream() for kind in _STREAMS}
+        self._text = {kind: TextStream(raw=raw) for kind in _STREAMS}
         self._on_output = on_output
         self._bytes = 0
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from tests.contract.sandbox_harness import Harbour, eventually, processes_with
+from tests.contract.sandboxes.harness import Harbour, eventually, processes_with
 
 from moorage.errors import InvalidInput
 from moorage.ids import ThreadId
@@ -40,14 +40,16 @@ class TestCommands:
 
     async def test_keeps_stdout_and_stderr_apart_in_the_live_output(self, sandbox: Sandbox) -> None:
         seen: list[tuple[str, str]] = []
-        await sandbox.run("echo a; echo b >&2", time_limit=10, on_output=lambda *part: seen.append(part))
+        await sandbox.run(
+            "echo a; echo b >&2", time_limit=10, on_output=lambda stream, text: seen.append((stream, text))
+        )
         assert sorted(seen) == [("stderr", "b\n"), ("stdout", "a\n")]
 
     async def test_shows_output_while_the_command_still_runs(self, sandbox: Sandbox) -> None:
         first = asyncio.Event()
         await sandbox.run("mkfifo go", time_limit=10)
         running = asyncio.create_task(
-            sandbox.run("echo first; cat go", time_limit=20, on_output=lambda *_: first.set())
+            sandbox.run("echo first; cat go", time_limit=20, on_output=lambda _stream, _text: first.set())
         )
         await asyncio.wait_for(first.wait(), 10)
         assert not running.done()
@@ -196,7 +198,7 @@ class TestLimits:
 
     async def test_a_flood_of_output_does_not_fill_the_server_s_memory(self, sandbox: Sandbox) -> None:
         before = resident_megabytes()
-        await sandbox.run("head -c 1GB /dev/zero | tr '\\0' x", time_limit=30, on_output=lambda *_: None)
+        await sandbox.run("head -c 1GB /dev/zero | tr '\\0' x", time_limit=30, on_output=lambda _stream, _text: None)
         assert resident_megabytes() - before < 32
 
     async def test_the_time_limit_ends_the_command_and_all_it_started(self, sandbox: Sandbox) -> None:
