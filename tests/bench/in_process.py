@@ -4,6 +4,7 @@
 import argparse
 import asyncio
 import json
+import os
 import tempfile
 import time
 import uuid
@@ -28,7 +29,7 @@ async def main() -> None:
     args = parser.parse_args()
     options = {"autocommit": True, "row_factory": dict_row, "prepare_threshold": 0}
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o711)  # Postgres does not run as root, and must get in
+        os.chmod(folder, 0o711)  # noqa: S103 -- Postgres does not run as root, and must get in
         async with (
             open_embedded_postgres(Path(folder) / "postgres") as url,
             psycopg_pool.AsyncConnectionPool(url, kwargs=options, min_size=2, max_size=20, open=False) as pool,
