@@ -201,6 +201,16 @@ async def test_nothing_can_be_said_after_the_end_of_a_run(ports: Ports) -> None:
     assert (await ports.events(claim.thread_id))[-1] == (2, "run_end")
 
 
+async def test_what_is_said_while_a_run_ends_comes_before_its_end_or_is_refused(ports: Ports) -> None:
+    for _ in range(20):
+        claim = await ports.running()
+        said_late = (ports.log.append(claim, [said(n)]) for n in range(3))
+        await asyncio.gather(ports.queue.finish(claim, DONE), *said_late, return_exceptions=True)
+        events = await ports.events(claim.thread_id)
+        assert [kind for _, kind in events].index("run_end") == len(events) - 1
+        assert [seq for seq, _ in events] == list(range(1, len(events) + 1))
+
+
 async def test_nothing_can_be_said_in_a_deleted_thread(ports: Ports) -> None:
     claim = await ports.running()
     await ports.delete_thread(claim.thread_id)

@@ -23,7 +23,7 @@ from moorage.approvals import (
     digest_of,
 )
 from moorage.claims import Claim
-from moorage.events import EventType, RunEvent, encode, run_event
+from moorage.events import EventType, RunEvent, encode, run_event, scrub_text
 from moorage.ids import InterruptId, RunId, ThreadId, UserId, new_run_id
 from moorage.paging import Page, decode_cursor, encode_cursor
 from moorage.runs.run import RunKind
@@ -70,10 +70,10 @@ async def insert_interrupts(
     """Store interrupts; one that was raised before, and may be decided by now, stays as it is."""
     rows = [
         (
-            item.id, claim.thread_id, claim.owner_id, claim.run_id, item.call_id, item.tool_name,
-            Jsonb(item.tool_input, dumps=encode), item.description, Jsonb(item.facts, dumps=encode),
-            item.base_file_hash, digest_of(claim.thread_id, item), item.allowed_decisions,
-            Jsonb(item.args_schema, dumps=encode), item.agent, item.parent_call_id, seq, ttl,
+            item.id, claim.thread_id, claim.owner_id, claim.run_id, scrub_text(item.call_id),
+            scrub_text(item.tool_name), Jsonb(item.tool_input, dumps=encode), scrub_text(item.description),
+            Jsonb(item.facts, dumps=encode), item.base_file_hash, digest_of(claim.thread_id, item),
+            item.allowed_decisions, Jsonb(item.args_schema, dumps=encode), item.agent, item.parent_call_id, seq, ttl,
         )
         for item in raised
     ]  # fmt: skip

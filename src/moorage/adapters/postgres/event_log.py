@@ -34,19 +34,15 @@ log = get_logger(__name__)
 
 type Row = dict[str, Any]
 
-_LOCK_AND_COUNT = """
-WITH wanted AS (
-    SELECT * FROM unnest(%s::text[], %s::uuid[], %s::bigint[], %s::int[], %s::int[])
-        AS w(thread_id, run_id, generation, events, messages)
-), locked AS (
-    SELECT w.* FROM threads t
-    JOIN wanted w USING (thread_id)
-    JOIN runs r ON r.run_id = w.run_id AND r.generation = w.generation AND r.status = 'running'
-    ORDER BY t.thread_id FOR UPDATE OF t
-)
+# Two statements: one that waits for a row lock still sees other tables, here the runs, as they were before the wait.
+_LOCK = "SELECT FROM threads WHERE thread_id = ANY(%s) ORDER BY thread_id FOR UPDATE"
+
+_COUNT = """
 UPDATE threads t SET last_seq = t.last_seq + w.events, message_count = t.message_count + w.messages
-FROM locked w
-WHERE t.thread_id = w.thread_id
+FROM unnest(%s::text[], %s::uuid[], %s::bigint[], %s::int[], %s::int[])
+    AS w(thread_id, run_id, generation, events, messages)
+JOIN runs r ON r.run_id = w.run_id AND r.generation = w.generation AND r.status = 'running'
+WHERE t.thread_id = w.thread_id AND r.thread_id = w.thread_id
 RETURNING w.run_id, w.generation, t.last_seq - w.events AS before
 """
 
@@ -212,16 +208,17 @@ class PostgresEventLog:
 
     async def _lock(self, connection: AsyncConnection[Row], by_claim: dict[Claim, list[RunEvent]]) -> dict[Claim, int]:
         """Lock the threads of the claims that still hold, and answer the seq after which each may write."""
-        cursor = await connection.execute(
-            _LOCK_AND_COUNT,
-            [
-                [claim.thread_id for claim in by_claim],
-                [claim.run_id for claim in by_claim],
-                [claim.generation for claim in by_claim],
-                [len(events) for events in by_claim.values()],
-                [sum(event.message is not None for event in events) for events in by_claim.values()],
-            ],
-        )
+        threads = [claim.thread_id for claim in by_claim]
+        columns = [
+            threads,
+            [claim.run_id for claim in by_claim],
+            [claim.generation for claim in by_claim],
+            [len(events) for events in by_claim.values()],
+            [sum(event.message is not None for event in events) for events in by_claim.values()],
+        ]
+        async with connection.pipeline():
+            await connection.execute(_LOCK, [threads])
+            cursor = await connection.execute(_COUNT, columns)
         held = {(str(row["run_id"]), row["generation"]): row["before"] for row in await cursor.fetchall()}
         pairs = {claim: (str(claim.run_id), claim.generation) for claim in by_claim}
         return {claim: held[pair] for claim, pair in pairs.items() if pair in held}

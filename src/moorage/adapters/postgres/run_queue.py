@@ -16,7 +16,7 @@ from moorage.adapters.postgres.pool import Database
 from moorage.approvals import RaisedInterrupt
 from moorage.claims import Claim, ClaimLost, StopReason
 from moorage.errors import Conflict
-from moorage.events import EventType, Message, Role, RunEvent, StoredEvent, encode, run_event
+from moorage.events import EventType, Message, Role, RunEvent, StoredEvent, encode, run_event, scrub_text
 from moorage.ids import RunId, ThreadId, UserId, new_message_id, new_run_id
 from moorage.runs.run import (
     ApprovalPending,
@@ -33,15 +33,20 @@ from moorage.threads import SessionClosed, SessionExpired, ThreadNotFound
 type Row = dict[str, Any]
 
 _TITLE_CHARACTERS = 60
+_KEY_REUSED = "This Idempotency-Key was used for another request"
 
-_LOCK_THREAD = """
+# A statement that waits for a row lock still sees other tables as they were before the wait. So the thread is locked
+# first, and what is true under the lock is asked in a statement of its own.
+_LOCK_THREAD = "SELECT FROM threads WHERE thread_id = %s FOR UPDATE"
+
+_THREAD_STATE = """
 SELECT t.status, t.assistant_id, t.last_seq,
     (%(life)s > 0 AND t.last_active < now() - make_interval(secs => %(life)s)) AS expired,
     (SELECT count(*) FROM runs r WHERE r.thread_id = t.thread_id AND r.status = 'queued') AS queued,
     EXISTS (SELECT FROM runs r WHERE r.thread_id = t.thread_id AND r.status IN ('queued', 'running')) AS busy,
     EXISTS (SELECT FROM interrupts i WHERE i.thread_id = t.thread_id AND i.status = 'pending' AND i.expires_at > now())
         AS waiting
-FROM threads t WHERE t.thread_id = %(thread_id)s AND t.owner_id = %(owner)s FOR UPDATE OF t
+FROM threads t WHERE t.thread_id = %(thread_id)s AND t.owner_id = %(owner)s
 """
 
 _SAME_KEY = "SELECT run_id, thread_id, request_digest, input FROM runs WHERE owner_id = %s AND idempotency_key = %s"
@@ -54,10 +59,9 @@ WHERE thread_id = %s
 
 # A run may start when its thread runs nothing, it is the first in line there, and, unless it is the answer to one, no
 # approval is pending. The unique index on running runs is what makes two claims at once safe.
+# MATERIALIZED, or the planner may run the subquery more than once and take more than the limit.
 _CLAIM = """
-UPDATE runs SET status = 'running', generation = generation + 1, attempt = attempt + 1, worker = %s,
-    started_at = COALESCE(started_at, now()), lease_expires_at = now() + %s
-WHERE run_id IN (
+WITH picked AS MATERIALIZED (
     SELECT r.run_id FROM runs r
     WHERE r.status = 'queued'
     AND NOT EXISTS (SELECT FROM runs b WHERE b.thread_id = r.thread_id AND b.status = 'running')
@@ -67,7 +71,10 @@ WHERE run_id IN (
     AND (r.kind = 'resume' OR NOT EXISTS (
         SELECT FROM interrupts i WHERE i.thread_id = r.thread_id AND i.status = 'pending' AND i.expires_at > now()))
     ORDER BY r.priority DESC, r.queue_no LIMIT %s FOR UPDATE SKIP LOCKED
-) AND status = 'queued'
+)
+UPDATE runs SET status = 'running', generation = generation + 1, attempt = attempt + 1, worker = %s,
+    started_at = COALESCE(started_at, now()), lease_expires_at = now() + %s
+WHERE run_id IN (SELECT run_id FROM picked) AND status = 'queued'
 RETURNING run_id, thread_id, owner_id, generation, kind, assistant_id, input, queue_no
 """
 
@@ -78,9 +85,9 @@ WHERE r.run_id = held.run_id AND r.generation = held.generation AND r.status = '
 RETURNING r.run_id, r.stop_reason
 """
 
-_LOCK_FOR_FINISH = """
+_HELD = """
 SELECT t.last_seq FROM threads t JOIN runs r USING (thread_id)
-WHERE r.run_id = %s AND r.generation = %s AND r.status = 'running' FOR UPDATE OF t
+WHERE r.run_id = %s AND r.generation = %s AND r.status = 'running'
 """
 
 _FINISH_RUN = """
@@ -89,11 +96,15 @@ UPDATE runs SET status = %s, error = %s, usage = %s, finished_at = now(), lease_
 
 _SETTLE_THREAD = """
 UPDATE threads t SET last_seq = %s, last_active = now(), run_status = CASE
-    WHEN EXISTS (SELECT FROM interrupts i WHERE i.thread_id = t.thread_id AND i.status = 'pending') THEN 'interrupted'
+    WHEN EXISTS (SELECT FROM interrupts i WHERE i.thread_id = t.thread_id AND i.status = 'pending'
+        AND i.expires_at > now()) THEN 'interrupted'
     WHEN EXISTS (SELECT FROM runs r WHERE r.thread_id = t.thread_id AND r.status = 'queued') THEN 'busy'
     ELSE %s END
 WHERE thread_id = %s
 """
+
+# Waits for a claim of one of them that is about to commit: a stop must not fall between.
+_LOCK_RUNS = "SELECT FROM runs WHERE thread_id = %s AND status IN ('queued', 'running') FOR UPDATE"
 
 _REQUEST_STOP = """
 UPDATE runs SET stop_reason = %s WHERE thread_id = %s AND status = 'running' RETURNING run_id
@@ -102,7 +113,7 @@ UPDATE runs SET stop_reason = %s WHERE thread_id = %s AND status = 'running' RET
 _TAKE_BACK_QUEUED = """
 UPDATE runs SET status = 'running', generation = generation + 1, worker = 'server'
 WHERE run_id = (SELECT run_id FROM runs WHERE thread_id = %s AND status = 'queued'
-    ORDER BY priority DESC, queue_no LIMIT 1 FOR UPDATE SKIP LOCKED)
+    ORDER BY priority DESC, queue_no LIMIT 1)
 RETURNING run_id, thread_id, owner_id, generation
 """
 
@@ -151,11 +162,32 @@ class PostgresRunQueue:
         reject_when_busy: bool,
         idempotency_key: str | None,
     ) -> Started:
-        digest = hashlib.sha256(f"{thread_id}\n{content}".encode("utf-8", "replace")).hexdigest()
+        content = scrub_text(content)
+        key = (idempotency_key, hashlib.sha256(f"{thread_id}\n{content}".encode()).hexdigest())
+        try:
+            started, stored = await self._accept(owner, thread_id, content, key, reject_when_busy=reject_when_busy)
+        except errors.UniqueViolation as error:  # the same key came to another thread in this very moment
+            if error.diag.constraint_name != "runs_idempotency":
+                raise
+            raise IdempotencyMismatch(_KEY_REUSED) from None
+        self._log.publish(stored)
+        self.wake()
+        return started
+
+    async def _accept(
+        self,
+        owner: UserId,
+        thread_id: ThreadId,
+        content: str,
+        key: tuple[str | None, str],
+        *,
+        reject_when_busy: bool,
+    ) -> tuple[Started, list[StoredEvent]]:
+        """`key` is the idempotency key and the digest of what was sent with it."""
         async with self._database.tenant_transaction(owner) as connection:
             row = await self._lock_thread(connection, owner, thread_id)
-            if idempotency_key and (earlier := await _same_key(connection, owner, idempotency_key, digest)):
-                return earlier
+            if key[0] and (earlier := await _same_key(connection, owner, key[0], key[1])):
+                return earlier, []
             _refuse(row, reject_when_busy=reject_when_busy, queue_limit=self._queue_limit)
             claim = claim_for(thread_id, owner, new_run_id())
             event = _received(claim, content)
@@ -169,17 +201,18 @@ class PostgresRunQueue:
                     assistant_id=row["assistant_id"],
                     kind=RunKind.MESSAGE,
                     run_input=run_input,
-                    key=idempotency_key,
-                    digest=digest,
+                    key=key[0],
+                    digest=key[1],
                 )
                 await insert_events(connection, placed)
-        self._log.publish([item.stored() for item in placed])
-        self.wake()
-        return Started(claim.run_id, placed[0].seq)
+        return Started(claim.run_id, placed[0].seq), [item.stored() for item in placed]
 
     async def _lock_thread(self, connection: AsyncConnection[Row], owner: UserId, thread_id: ThreadId) -> Row:
         values = {"life": self._life, "thread_id": thread_id, "owner": owner}
-        row = await (await connection.execute(_LOCK_THREAD, values)).fetchone()
+        async with connection.pipeline():
+            await connection.execute(_LOCK_THREAD, [thread_id])
+            state = await connection.execute(_THREAD_STATE, values)
+        row = await state.fetchone()
         if row is None:
             raise ThreadNotFound
         return row
@@ -187,7 +220,7 @@ class PostgresRunQueue:
     async def claim(self, worker: str, *, limit: int, lease: timedelta) -> list[ClaimedRun]:
         try:
             async with self._database.system_transaction() as connection:
-                rows = await (await connection.execute(_CLAIM, [worker, lease, limit])).fetchall()
+                rows = await (await connection.execute(_CLAIM, [limit, worker, lease])).fetchall()
         except errors.UniqueViolation:  # another worker took a run of the same thread in this very moment
             self.wake()
             return []
@@ -208,7 +241,10 @@ class PostgresRunQueue:
         self.wake()
 
     async def _finish(self, connection: AsyncConnection[Row], claim: Claim, outcome: Outcome) -> list[StoredEvent]:
-        row = await (await connection.execute(_LOCK_FOR_FINISH, [claim.run_id, claim.generation])).fetchone()
+        async with connection.pipeline():
+            await connection.execute(_LOCK_THREAD, [claim.thread_id])
+            held = await connection.execute(_HELD, [claim.run_id, claim.generation])
+        row = await held.fetchone()
         if row is None:
             raise ClaimLost("This run is not this worker's any more")
         before: int = row["last_seq"]
@@ -236,6 +272,8 @@ class PostgresRunQueue:
     async def request_stop(self, thread_id: ThreadId, reason: StopReason) -> list[RunId]:
         stored: list[StoredEvent] = []
         async with self._database.system_transaction() as connection:
+            await connection.execute(_LOCK_THREAD, [thread_id])
+            await connection.execute(_LOCK_RUNS, [thread_id])
             running = await (await connection.execute(_REQUEST_STOP, [reason.value, thread_id])).fetchall()
             while not running and (row := await (await connection.execute(_TAKE_BACK_QUEUED, [thread_id])).fetchone()):
                 stored += await self._finish(connection, _claim_of(row), Outcome(RunStatus.CANCELLED))
@@ -294,7 +332,7 @@ async def _same_key(connection: AsyncConnection[Row], owner: UserId, key: str, d
     if row is None:
         return None
     if row["request_digest"] != digest:
-        raise IdempotencyMismatch("This Idempotency-Key was used for another request")
+        raise IdempotencyMismatch(_KEY_REUSED)
     return Started(RunId(str(row["run_id"])), row["input"]["first_seq"])
 
 
