@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import psycopg
@@ -55,6 +55,16 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def servers_of(data_dir: Path) -> list[str]:
+    """The processes that run programs of Postgres on this folder."""
+    found: list[str] = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if os.fsencode(data_dir / "postgres") in (process / "cmdline").read_bytes():
+                found.append(process.name)
+    return found
 
 
 def owner_of(pid: int) -> int:
@@ -149,6 +159,21 @@ async def test_it_comes_back_within_seconds_when_it_dies(data_dir: Path, number:
         assert await eventually_executes(url, "SELECT n FROM kept", within=5) == [(7,)]
         second = postmaster(data_dir)
     assert not is_running(second)
+
+
+async def test_it_is_stopped_also_while_it_is_coming_back(data_dir: Path) -> None:
+    async with open_embedded_postgres(data_dir):
+        os.kill(postmaster(data_dir), signal.SIGKILL)
+        await asyncio.sleep(0.11)  # the watcher looks every 100 ms
+    assert servers_of(data_dir) == []
+
+
+async def test_it_is_stopped_when_its_start_is_cancelled(data_dir: Path) -> None:
+    for milliseconds in (10, 900, 950, 1000, 20, 40, 60, 80):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(milliseconds / 1000), open_embedded_postgres(data_dir):
+                await asyncio.Event().wait()
+        assert servers_of(data_dir) == []
 
 
 async def test_a_new_owner_takes_over_after_kill_9_of_the_old_one(data_dir: Path) -> None:

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
@@ -53,8 +53,8 @@ async def open_embedded_postgres(data_dir: Path) -> AsyncGenerator[str]:
     """
     cluster = await asyncio.to_thread(locate_cluster, data_dir)
     with _sole_owner(cluster):
-        await asyncio.to_thread(_stop_leftover, cluster)
-        await asyncio.to_thread(make_cluster, cluster)
+        await _to_its_end(_stop_leftover, cluster)
+        await _to_its_end(make_cluster, cluster)
         _rotate_log(cluster)
         server = _Server(cluster)
         try:
@@ -64,8 +64,8 @@ async def open_embedded_postgres(data_dir: Path) -> AsyncGenerator[str]:
             try:
                 yield cluster.url(user=_DATABASE, database=_DATABASE)
             finally:
-                watcher.cancel()
-                await asyncio.wait([watcher])
+                server.stop_watching()
+                await watcher
         finally:
             await server.stop()
 
@@ -88,51 +88,72 @@ class _Server:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = asyncio.Event()
 
     async def start(self) -> None:
         """Start Postgres and wait until it answers; raises EmbeddedPostgresError when it exits instead."""
         began = time.monotonic()
-        while not await self._try_start(began + _START_SECONDS):
-            pass
+        while not self._stopping.is_set() and not await self._try_start(began + _START_SECONDS):
+            await self._pause(_RETRY_SECONDS)
         milliseconds = round((time.monotonic() - began) * 1000)
         _log.info("embedded_postgres_started", pid=self._process and self._process.pid, milliseconds=milliseconds)
 
     async def _try_start(self, deadline: float) -> bool:
         """False when the children of a killed Postgres still hold its memory, which they let go of in a moment."""
         offset = self._cluster.log.stat().st_size if self._cluster.log.exists() else 0
-        self._process = await asyncio.to_thread(_spawn, self._cluster)
-        while not await _answers(self._cluster):
+        # On the loop, for the milliseconds of a fork: a cancellation in between would lose sight of the child.
+        self._process = _spawn(self._cluster)
+        while not self._stopping.is_set() and not await _answers(self._cluster):
             late = time.monotonic() > deadline
             if self._process.poll() is not None:
                 reason = _log_after(self._cluster, offset)
                 if _ORPHANS in reason and not late:
-                    await asyncio.sleep(_RETRY_SECONDS)
                     return False
                 raise EmbeddedPostgresError(f"Postgres does not start: {reason}")
             if late:
                 raise EmbeddedPostgresError(f"Postgres does not answer after {_START_SECONDS:.0f} s")
-            await asyncio.sleep(_POLL_SECONDS)
+            await self._pause(_POLL_SECONDS)
         return True
 
     async def keep_running(self) -> None:
-        """Start Postgres again whenever it dies; runs until cancelled."""
-        while True:
-            await asyncio.sleep(_WATCH_SECONDS)
-            if self._process is not None and self._process.poll() is None:
+        """Start Postgres again whenever it dies, until `stop_watching`."""
+        while not await self._pause(_WATCH_SECONDS):
+            if self._process is None or self._process.poll() is None:
                 continue
-            _log.error("embedded_postgres_died", status=self._process.returncode if self._process else None)
+            _log.error("embedded_postgres_died", status=self._process.returncode)
             try:
                 await self.start()
             except (EmbeddedPostgresError, OSError) as error:
                 _log.warning("embedded_postgres_restart_failed", error=str(error))
-                await asyncio.sleep(_RETRY_SECONDS)
+                await self._pause(_RETRY_SECONDS)
+
+    def stop_watching(self) -> None:
+        """Let `keep_running` return soon; to be preferred to cancelling it in the middle of a start."""
+        self._stopping.set()
+
+    async def _pause(self, seconds: float) -> bool:
+        """Wait, but not beyond `stop_watching`; answers whether that was called."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        return self._stopping.is_set()
 
     async def stop(self) -> None:
         """A fast shutdown: open transactions roll back, nothing committed is lost."""
+        self._stopping.set()
         process, self._process = self._process, None
         if process is not None and process.poll() is None:
             process.send_signal(signal.SIGINT)  # before anything that a second cancellation could skip
             await asyncio.to_thread(_wait_stopped, process)
+
+
+async def _to_its_end(work: Callable[[Cluster], None], cluster: Cluster) -> None:
+    """Run blocking work in a thread and, when cancelled, wait for it before the folder's lock is let go."""
+    task = asyncio.create_task(asyncio.to_thread(work, cluster))
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 def _spawn(cluster: Cluster) -> subprocess.Popen[bytes]:
