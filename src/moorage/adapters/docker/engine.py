@@ -22,6 +22,10 @@ _NO_ENGINE = (
     "No Docker engine answers. Start one (`scripts/docker-engine start`, or `sudo systemctl start docker`), check "
     "DOCKER_HOST and your right to use its socket, or set SANDBOX=bubblewrap."
 )
+_UNSEEN_FOLDER = (
+    "The Docker engine does not see the workspace folder. When the server runs in a container or the engine on another "
+    "machine, set SANDBOX_HOST_WORKSPACE_ROOT and SANDBOX_HOST_SHARED_DIR to the engine's names of these folders."
+)
 
 type Body = dict[str, Any]
 
@@ -145,6 +149,9 @@ def _explained() -> Generator[None]:
     except docker.errors.APIError as error:
         if error.status_code == 409:
             raise SandboxGone("The sandbox's container does not run.") from None
-        raise SandboxUnavailable(f"The Docker engine refused: {str(error.explanation)[:300]}") from None
+        reason = str(error.explanation)
+        raise SandboxUnavailable(
+            _UNSEEN_FOLDER if "bind source path" in reason else f"The Docker engine refused: {reason[:300]}"
+        ) from None
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError):
         raise SandboxUnavailable(_NO_ENGINE, code="no_engine", retry_after=5) from None
