@@ -1,6 +1,7 @@
 """Opens everything the server needs, in order, and closes it in reverse. The only place that picks adapters."""
 
 import asyncio
+import hashlib
 import os
 import secrets
 from collections.abc import AsyncGenerator
@@ -103,7 +104,7 @@ async def _postgres(settings: Settings) -> AsyncGenerator[str]:
         yield url
         return
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    async with open_embedded_postgres(settings.data_dir / "postgres") as url:
+    async with open_embedded_postgres(settings.data_dir) as url:
         await asyncio.to_thread(migrate, url)
         yield url
 
@@ -241,7 +242,7 @@ async def open_sandbox_provider(settings: Settings) -> AsyncGenerator[SandboxPro
 async def _docker(settings: Settings) -> DockerSandboxes | None:
     """None when no engine answers and a weaker sandbox will do."""
     docker = DockerSandboxes(
-        installation=_kept_random(settings.data_dir / "installation")[:16].lower(),
+        installation=hashlib.sha256(_kept_random(settings.data_dir / "installation").encode()).hexdigest()[:16],
         image=settings.docker_image,
         agent=_workspaces(settings).agent,
         workspace_dir=settings.container_workspace_dir,

@@ -22,6 +22,7 @@ from langgraph.types import Command, interrupt
 from pydantic import BaseModel, ValidationError
 
 from moorage.agent.backend import tool_output_sink
+from moorage.events import survives_encoding
 from moorage.ids import new_message_id
 
 READ_ONLY_TOOLS = frozenset({"ls", "read_file", "glob", "grep", "write_todos", "task"})
@@ -114,6 +115,8 @@ def _refusal(request: ToolCallRequest) -> str | None:
         return "Error: the arguments of this call were not valid JSON. Nothing was run; send the call again."
     if len(json.dumps(call["args"], default=str)) > MAX_ARGUMENT_BYTES:
         return f"Error: the arguments are larger than {MAX_ARGUMENT_BYTES} bytes. Nothing was run; use smaller steps."
+    if not survives_encoding(call["args"]):  # a human would approve something else than what runs
+        return "Error: the arguments hold NUL or broken characters. Nothing was run; send the call without them."
     if call["name"] == _ONE_PER_TURN:
         calls = getattr(request.state["messages"][-1], "tool_calls", [])
         first = next((item["id"] for item in calls if item["name"] == _ONE_PER_TURN), call["id"])

@@ -3,14 +3,19 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
+import orjson
 from langchain.agents.middleware.types import AgentMiddleware, ModelRequest, ModelResponse
 from langchain_core.messages import AIMessage, BaseMessage, ToolCall
 
 from moorage.agent.context import RunContext
 from moorage.agent.gate import MALFORMED_ARGUMENTS
+from moorage.events import encode, scrub_text
 from moorage.ids import new_message_id
 
 _SHOWN_CHARACTERS = 2000
+
+# The model ran out of tokens. LangChain completes the JSON of a call that was cut in the middle, so it looks whole.
+_CUT_SHORT = ("length", "max_tokens", "MAX_TOKENS")
 
 
 class ModelGuard(AgentMiddleware[Any, RunContext]):
@@ -30,19 +35,24 @@ class ModelGuard(AgentMiddleware[Any, RunContext]):
 
 
 def _answerable(message: BaseMessage) -> BaseMessage:
-    """Make calls with broken arguments real calls: the gate answers them, so the model learns of it and can retry.
+    """Make each call one that can be stored, shown to a human and run as shown; those that cannot become malformed ones.
 
-    Left alone, a turn that has only such calls would end the run without a word.
+    Malformed calls are made real calls: the gate answers them, so the model learns of it and can retry. Left alone, a
+    turn that has only such calls would end the run without a word.
     """
-    if not isinstance(message, AIMessage) or not message.invalid_tool_calls:
+    if not isinstance(message, AIMessage) or not (message.tool_calls or message.invalid_tool_calls):
         return message
-    broken = [
-        ToolCall(
-            name=call["name"] or "unknown",
-            args={MALFORMED_ARGUMENTS: (call["args"] or "")[:_SHOWN_CHARACTERS]},
-            id=call["id"] or new_message_id(),
-            type="tool_call",
-        )
-        for call in message.invalid_tool_calls
-    ]
-    return message.model_copy(update={"tool_calls": [*message.tool_calls, *broken], "invalid_tool_calls": []})
+    calls = [_call(call["name"], orjson.loads(encode(call["args"])), call["id"]) for call in message.tool_calls]
+    if calls and message.response_metadata.get("finish_reason") in _CUT_SHORT:
+        calls[-1] = _malformed(calls[-1]["name"], encode(calls[-1]["args"]).decode(), calls[-1]["id"])
+    calls += [_malformed(call["name"], call["args"], call["id"]) for call in message.invalid_tool_calls]
+    return message.model_copy(update={"tool_calls": calls, "invalid_tool_calls": []})
+
+
+def _malformed(name: str | None, args: str | None, call_id: str | None) -> ToolCall:
+    return _call(name, {MALFORMED_ARGUMENTS: scrub_text(args or "")[:_SHOWN_CHARACTERS]}, call_id)
+
+
+def _call(name: str | None, args: dict[str, Any], call_id: str | None) -> ToolCall:
+    name, call_id = scrub_text(name or "unknown"), scrub_text(call_id or new_message_id())
+    return ToolCall(name=name, args=args, id=call_id, type="tool_call")

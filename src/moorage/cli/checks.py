@@ -101,7 +101,7 @@ async def check_secrets(settings: Settings) -> Finding:
 async def check_database(settings: Settings) -> Finding:
     if settings.database_url is not None:
         return await _check_revision(settings.database_url.get_secret_value(), "DATABASE_URL")
-    running = await asyncio.to_thread(find_running_embedded_postgres, settings.data_dir / "postgres")
+    running = await asyncio.to_thread(find_running_embedded_postgres, settings.data_dir)
     if running is not None:
         return await _check_revision(running, "the embedded Postgres of a running server")
     _try_writing(settings.data_dir)

@@ -94,7 +94,7 @@ def _with_identity[T](work: Callable[[Identity], Awaitable[T]]) -> T:
 async def _identity(settings: Settings) -> AsyncGenerator[Identity]:
     """The accounts. With the embedded Postgres: by the socket of a running server's, else started for the moment."""
     if settings.database_url is None:
-        url = await asyncio.to_thread(find_running_embedded_postgres, settings.data_dir / "postgres")
+        url = await asyncio.to_thread(find_running_embedded_postgres, settings.data_dir)
         if url is not None:
             settings = settings.model_copy(update={"database_url": SecretStr(url)})
     async with open_identity(settings) as identity:

@@ -37,8 +37,10 @@ _COLUMNS = """id, thread_id, run_id, call_id, tool_name, tool_input, description
 
 _INSERT = """
 INSERT INTO interrupts (id, thread_id, owner_id, run_id, call_id, tool_name, tool_input, description, facts,
-    base_file_hash, digest, allowed_decisions, args_schema, agent, parent_call_id, seq, expires_at)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, now() + %s)
+    base_file_hash, digest, allowed_decisions, args_schema, agent, parent_call_id, seq, expires_at,
+    created_at)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, now() + %s,
+    now() + %s * interval '1 microsecond')
 ON CONFLICT (id) DO NOTHING
 """
 
@@ -54,6 +56,12 @@ WHERE id = %s AND thread_id = %s AND owner_id = %s AND status = 'pending' AND ex
 RETURNING {_COLUMNS}
 """  # noqa: S608 -- constant columns
 
+_CANCEL = f"""
+UPDATE interrupts SET status = 'cancelled', decision = '{{"type": "reject", "message": ""}}', decided_by = %s,
+    decided_via = 'cancel', decided_at = now()
+WHERE thread_id = %s AND status = 'pending' RETURNING owner_id, {_COLUMNS}
+"""  # noqa: S608 -- constant columns
+
 _LIST = f"""
 SELECT {_COLUMNS} FROM interrupts
 WHERE owner_id = %(owner)s
@@ -67,15 +75,15 @@ ORDER BY created_at DESC, id DESC LIMIT %(limit)s
 async def insert_interrupts(
     connection: AsyncConnection[Row], claim: Claim, raised: Sequence[RaisedInterrupt], *, ttl: timedelta, seq: int
 ) -> None:
-    """Store interrupts; one that was raised before, and may be decided by now, stays as it is."""
+    """Store interrupts in the order in which they were raised; one raised before, maybe decided by now, stays."""
     rows = [
         (
             item.id, claim.thread_id, claim.owner_id, claim.run_id, scrub_text(item.call_id),
             scrub_text(item.tool_name), Jsonb(item.tool_input, dumps=encode), scrub_text(item.description),
             Jsonb(item.facts, dumps=encode), item.base_file_hash, digest_of(claim.thread_id, item),
-            item.allowed_decisions, Jsonb(item.args_schema, dumps=encode), item.agent, item.parent_call_id, seq, ttl,
+            item.allowed_decisions, Jsonb(item.args_schema, dumps=encode), item.agent, item.parent_call_id, seq, ttl, position,
         )
-        for item in raised
+        for position, item in enumerate(raised)
     ]  # fmt: skip
     async with connection.cursor() as cursor:
         await cursor.executemany(_INSERT, rows)
@@ -174,16 +182,25 @@ class PostgresApprovalStore:
 
     async def cancel_pending(self, owner: UserId, thread_id: ThreadId) -> None:
         async with self._database.tenant_transaction(owner) as connection:
-            await _lock_thread(connection, thread_id)
+            thread = await _lock_thread(connection, thread_id)
+            cancelled = await (await connection.execute(_CANCEL, [owner, thread_id])).fetchall()
+            placed = [
+                item
+                for seq, row in enumerate(cancelled, start=thread["last_seq"])
+                for item in place(_claim_of(row), [_decision_event(_interrupt(row))], before=seq)
+            ]
+            if placed:
+                await insert_events(connection, placed)
             await connection.execute(
-                "UPDATE interrupts SET status = 'cancelled', decided_by = %s, decided_via = 'cancel',"
-                " decided_at = now() WHERE thread_id = %s AND status = 'pending'",
-                [owner, thread_id],
+                "UPDATE threads SET last_seq = last_seq + %s, run_status ="
+                " CASE run_status WHEN 'interrupted' THEN 'idle' ELSE run_status END WHERE thread_id = %s",
+                [len(placed), thread_id],
             )
-            await connection.execute(
-                "UPDATE threads SET run_status = 'idle' WHERE thread_id = %s AND run_status = 'interrupted'",
-                [thread_id],
-            )
+        self._log.publish([item.stored() for item in placed])
+
+
+def _claim_of(row: Row) -> Claim:
+    return claim_for(ThreadId(row["thread_id"]), UserId(row["owner_id"]), RunId(str(row["run_id"])))
 
 
 async def _lock_thread(connection: AsyncConnection[Row], thread_id: ThreadId) -> Row:

@@ -20,7 +20,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from moorage.adapters.postgres.roles import Roles
-from moorage.errors import Conflict, Unavailable
+from moorage.errors import Conflict, InvalidInput, Unavailable
 
 _LOCK = 0x6D6F6F72616765  # "moorage"; advisory locks belong to one database
 _LOCK_WAIT_SECONDS = 300.0
@@ -83,6 +83,10 @@ def is_up_to_date(url: str) -> bool:
 
 
 def _connect(url: str) -> Connection[TupleRow]:
+    try:
+        conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        raise InvalidInput("The database's URL must look like postgresql://user:password@host:5432/name") from None
     return psycopg.connect(url, autocommit=True, connect_timeout=5, application_name="moorage migrate")
 
 

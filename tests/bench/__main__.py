@@ -1,0 +1,76 @@
+"""`make bench`: the limit in process and the server over `/api/chat`, in turn, with the ratio that counts."""
+
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import httpx
+
+_HERE = Path(__file__).parent
+_ROUNDS = 3
+_START_SECONDS = 120.0
+_PORT = "8765"
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        server = _start(Path(folder))
+        try:
+            asyncio.run(_ready())
+            rounds = [
+                (_run("in_process.py"), _run("chat_load.py", f"http://127.0.0.1:{_PORT}")) for _ in range(_ROUNDS)
+            ]
+            single = _run("chat_load.py", f"http://127.0.0.1:{_PORT}", "--runs", "20", "--concurrency", "1")
+            held = ["--runs", "200", "--concurrency", "200", "--delay", "0.05"]
+            streams = _run("chat_load.py", f"http://127.0.0.1:{_PORT}", *held)
+            memory = Path(f"/proc/{server.pid}/status").read_text().split("VmRSS:")[1].split("kB")[0].strip()
+        finally:
+            server.terminate()
+            server.wait()
+    limit = statistics.median(first["runs_per_s"] for first, _ in rounds)
+    served = statistics.median(second["runs_per_s"] for _, second in rounds)
+    print(f"in process: {limit} runs/s; served: {served} runs/s; ratio {served / limit:.2f}")
+    print(f"first token, 1 at once: {single['first_token_ms']} ms")
+    print(f"200 streams of 20 tokens/s: p99 dilation {streams['dilation_p99']}, {streams['failed']} failed")
+    print(f"server's resident memory after that: {int(memory) // 1024} MiB")
+
+
+def _start(folder: Path) -> subprocess.Popen[bytes]:
+    folder.chmod(0o711)
+    settings = {
+        "DATA_DIR": str(folder / "data"),
+        "WORKSPACE_ROOT": str(folder / "workspaces"),
+        "SHARED_DIR": str(folder / "shared"),
+        "QUOTA_ACTIVE_SESSIONS": "0",
+        "SESSION_LIFE_HOURS": "0",
+        "RUN_CONCURRENCY": "256",
+        "LOG_LEVEL": "WARNING",
+        "PORT": _PORT,
+    }
+    command = [sys.executable, "-m", "moorage", "serve"]
+    return subprocess.Popen(command, env={**os.environ, **settings}, cwd=folder)
+
+
+async def _ready() -> None:
+    async with asyncio.timeout(_START_SECONDS), httpx.AsyncClient() as client:
+        while True:
+            try:
+                if (await client.get(f"http://127.0.0.1:{_PORT}/readyz")).is_success:
+                    return
+            except httpx.TransportError:
+                await asyncio.sleep(0.2)
+
+
+def _run(script: str, *arguments: str) -> dict[str, float]:
+    command = [sys.executable, str(_HERE / script), *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    main()
