@@ -23,7 +23,7 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._on_stop = on_stop
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 -- uvicorn's signature
         """Not uvicorn's own: it raises the signal again after serving, before the runtime could close."""
         self._on_stop()
         self.force_exit = self.should_exit and sig == signal.SIGINT

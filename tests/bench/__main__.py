@@ -15,6 +15,7 @@ _HERE = Path(__file__).parent
 _ROUNDS = 3
 _START_SECONDS = 120.0
 _PORT = "8765"
+_URL = f"http://127.0.0.1:{_PORT}"
 
 
 def main() -> None:
@@ -60,7 +61,7 @@ async def _ready() -> None:
     async with asyncio.timeout(_START_SECONDS), httpx.AsyncClient() as client:
         while True:
             try:
-                if (await client.get(f"http://127.0.0.1:{_PORT}/readyz")).is_success:
+                if (await client.get(f"{_URL}/readyz")).is_success:
                     return
             except httpx.TransportError:
                 await asyncio.sleep(0.2)

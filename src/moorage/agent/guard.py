@@ -35,7 +35,7 @@ class ModelGuard(AgentMiddleware[Any, RunContext]):
 
 
 def _answerable(message: BaseMessage) -> BaseMessage:
-    """Make each call one that can be stored, shown to a human and run as shown; those that cannot become malformed ones.
+    """Make each call one that can be stored, shown to a human and run as shown; the others become malformed ones.
 
     Malformed calls are made real calls: the gate answers them, so the model learns of it and can retry. Left alone, a
     turn that has only such calls would end the run without a word.

@@ -81,7 +81,8 @@ async def insert_interrupts(
             item.id, claim.thread_id, claim.owner_id, claim.run_id, scrub_text(item.call_id),
             scrub_text(item.tool_name), Jsonb(item.tool_input, dumps=encode), scrub_text(item.description),
             Jsonb(item.facts, dumps=encode), item.base_file_hash, digest_of(claim.thread_id, item),
-            item.allowed_decisions, Jsonb(item.args_schema, dumps=encode), item.agent, item.parent_call_id, seq, ttl, position,
+            item.allowed_decisions, Jsonb(item.args_schema, dumps=encode), item.agent, item.parent_call_id, seq, ttl,
+            position,
         )
         for position, item in enumerate(raised)
     ]  # fmt: skip
