@@ -23,12 +23,9 @@ def main() -> None:
         server = _start(Path(folder))
         try:
             asyncio.run(_ready())
-            rounds = [
-                (_run("in_process.py"), _run("chat_load.py", f"http://127.0.0.1:{_PORT}")) for _ in range(_ROUNDS)
-            ]
-            single = _run("chat_load.py", f"http://127.0.0.1:{_PORT}", "--runs", "20", "--concurrency", "1")
-            held = ["--runs", "200", "--concurrency", "200", "--delay", "0.05"]
-            streams = _run("chat_load.py", f"http://127.0.0.1:{_PORT}", *held)
+            rounds = [(_run("in_process.py"), _run("chat_load.py", _URL)) for _ in range(_ROUNDS)]
+            single = _run("chat_load.py", _URL, "--runs", "20", "--concurrency", "1")
+            streams = _run("chat_load.py", _URL, "--runs", "200", "--concurrency", "200", "--delay", "0.05")
             memory = Path(f"/proc/{server.pid}/status").read_text().split("VmRSS:")[1].split("kB")[0].strip()
         finally:
             server.terminate()
