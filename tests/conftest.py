@@ -41,7 +41,7 @@ def public_tmp_path() -> Generator[Path]:
 
 @pytest.fixture(scope="session")
 async def postgres_url(public_tmp_path: Path) -> AsyncGenerator[str]:
-    """TEST_DATABASE_URL, or an embedded server: as a user who may create databases and roles."""
+    """A server, as its superuser: TEST_DATABASE_URL or an embedded one."""
     if url := os.environ.get("TEST_DATABASE_URL"):
         yield url
         return
@@ -50,10 +50,16 @@ async def postgres_url(public_tmp_path: Path) -> AsyncGenerator[str]:
 
 
 @pytest.fixture(scope="session")
-def login_role(postgres_url: str) -> str:
-    """The plain role that owns the databases and that the server logs in as."""
-    name = str(conninfo_to_dict(postgres_url)["user"])
-    return "moorage" if name == "postgres" and "TEST_DATABASE_URL" not in os.environ else name
+def login_role(postgres_url: str) -> Generator[str]:
+    """A plain role, with the superuser's password, that owns the databases and that the server logs in as."""
+    name = f"moorage_test_{uuid.uuid4().hex[:12]}"
+    password = conninfo_to_dict(postgres_url).get("password") or ""
+    create = sql.SQL("CREATE ROLE {} LOGIN CREATEROLE PASSWORD {}")
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(create.format(sql.Identifier(name), sql.Literal(str(password))))
+    yield name
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
 
 
 @pytest.fixture(scope="session")

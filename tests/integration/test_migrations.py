@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 
 import psycopg
@@ -41,9 +42,11 @@ for milliseconds in sys.argv[2:]:
 @pytest.fixture
 def plain_role(postgres_url: str) -> Iterator[str]:
     """A role that may log in and nothing more."""
-    name = "moorage_test_plain"
+    name = f"moorage_test_{uuid.uuid4().hex[:12]}"
+    password = str(conninfo_to_dict(postgres_url).get("password") or "")
+    create = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(sql.Identifier(name), sql.Literal(password))
     with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
+        connection.execute(create)
         yield name
         connection.execute(sql.SQL("REASSIGN OWNED BY {} TO CURRENT_USER").format(sql.Identifier(name)))
         for (database,) in connection.execute(
