@@ -1,0 +1,199 @@
+"""An agent as the product builds it, with a model that follows a script and a sandbox that only writes down."""
+
+import asyncio
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from deepagents.backends import StateBackend
+from deepagents.backends.protocol import ExecuteOffloadResult, ExecuteResponse, SandboxBackendProtocol
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, ToolCall
+from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command
+
+from moorage.agent.backend import tool_output_sink
+from moorage.agent.context import RunContext
+from moorage.agent.gate import Gate
+from moorage.agent.graph import AgentParts, Agents
+from moorage.agent.stream import Delta, PartReader
+from moorage.assistants import get_assistant
+from moorage.events import RunEvent
+from moorage.ids import RunId
+
+type Turn = str | AIMessage | Exception | Callable[[], Any]
+type Script = Mapping[str, Sequence[Turn]]
+
+
+def call(name: str, call_id: str = "call_1", **args: Any) -> ToolCall:
+    return ToolCall(name=name, args=args, id=call_id, type="tool_call")
+
+
+def calls(*made: ToolCall, text: str = "") -> AIMessage:
+    return AIMessage(text, tool_calls=list(made))
+
+
+class ScriptedChat(BaseChatModel):
+    """Answers the last human message by its script: a turn is a text, a message, an error to raise or a thing to await.
+
+    It keeps what it was shown in `seen`.
+    """
+
+    script: Any
+    seen: list[list[BaseMessage]]
+
+    @property
+    def _llm_type(self) -> str:
+        return "scripted-chat"
+
+    def bind_tools(self, tools: Any, **kwargs: Any) -> "ScriptedChat":
+        return self
+
+    def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+        raise NotImplementedError
+
+    async def _agenerate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+        return ChatResult(generations=[ChatGeneration(message=await self._turn(messages))])
+
+    async def _astream(
+        self, messages: list[BaseMessage], *args: Any, **kwargs: Any
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        for chunk in _chunks(await self._turn(messages)):
+            yield ChatGenerationChunk(message=chunk)
+
+    async def _turn(self, messages: list[BaseMessage]) -> AIMessage:
+        self.seen.append(messages)
+        asked = max(index for index, message in enumerate(messages) if isinstance(message, HumanMessage))
+        turns = self.script.get(messages[asked].text, ["ok"])
+        made = sum(isinstance(message, AIMessage) for message in messages[asked + 1 :])
+        turn = turns[min(made, len(turns) - 1)]
+        if isinstance(turn, Exception):
+            raise turn
+        if callable(turn):
+            turn = await turn()
+        return AIMessage(turn) if isinstance(turn, str) else turn
+
+
+def _chunks(message: AIMessage) -> Iterator[AIMessageChunk]:
+    for word in re.findall(r"\S+\s*|\s+", message.text):
+        yield AIMessageChunk(word)
+    parts = [
+        tool_call_chunk(name=item["name"], args=_dumped(item["args"]), id=item["id"], index=index)
+        for index, item in enumerate([*message.tool_calls, *message.invalid_tool_calls])
+    ]
+    usage = {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
+    yield AIMessageChunk(
+        "",
+        tool_call_chunks=parts,
+        additional_kwargs=message.additional_kwargs,
+        response_metadata=message.response_metadata,
+        usage_metadata=usage,
+        chunk_position="last",
+    )
+
+
+def _dumped(args: Any) -> str:
+    return args if isinstance(args, str) else json.dumps(args)
+
+
+@dataclass
+class PaperSandbox(StateBackend, SandboxBackendProtocol):
+    """Files live in the graph's state; a command is only written down, and answered from `answers`."""
+
+    ran: list[str] = field(default_factory=list[str])
+    answers: dict[str, ExecuteResponse] = field(default_factory=dict[str, ExecuteResponse])
+    live: dict[str, list[tuple[str, str]]] = field(default_factory=dict[str, list[tuple[str, str]]])
+    hold: dict[str, asyncio.Event] = field(default_factory=dict[str, asyncio.Event])
+    started: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    @property
+    def id(self) -> str:
+        return "paper"
+
+    async def aexecute(self, command: str, *, timeout: int | None = None) -> ExecuteResponse:  # noqa: ASYNC109
+        self.ran.append(command)
+        self.started.set()
+        if command in self.hold:
+            await self.hold[command].wait()
+        sink = tool_output_sink.get()
+        for stream, text in self.live.get(command, []):
+            assert sink is not None
+            sink(stream, text)  # pyright: ignore[reportArgumentType]
+        return self.answers.get(command, ExecuteResponse(output=f"ran {command}", exit_code=0))
+
+    async def aexecute_with_offload(self, command: str, capture_path: str, **options: Any) -> ExecuteOffloadResult:
+        return ExecuteOffloadResult(offloaded=False, response=await self.aexecute(command))
+
+
+class FakeAgent:
+    """One conversation with an agent as `build_agent` makes it."""
+
+    def __init__(self, script: Script, *, context_tokens: int = 100_000) -> None:
+        self.model = ScriptedChat(script=script, seen=[])
+        self.model.profile = {"max_input_tokens": context_tokens}
+        self.sandbox = PaperSandbox()
+        self.agents = Agents(
+            AgentParts(
+                backend=self.sandbox,  # pyright: ignore[reportArgumentType]
+                gate=Gate(facts={"sandbox": "paper"}),
+                model=lambda _: self.model,
+                default_model="fake:model",
+            )
+        )
+        self.graph = self.agents.get(get_assistant("agent")).copy(update={"checkpointer": InMemorySaver()})
+        self.context = RunContext(max_steps=100)
+        self.reader = self._new_reader()
+
+    def _new_reader(self) -> PartReader:
+        return PartReader(RunId("run"), "agent", self.context, clock=lambda: 0.0, model="fake:model")
+
+    async def say(self, text: str) -> list[Delta | RunEvent]:
+        return await self._run({"messages": [HumanMessage(text)]})
+
+    async def answer(self, **decisions: dict[str, Any]) -> list[Delta | RunEvent]:
+        """Give these decisions, by call id, to the interrupts that wait."""
+        ids = {item.call_id: item.id for item in self.reader.interrupts.values()}
+        return await self.resume({ids[call_id]: decision for call_id, decision in decisions.items()})
+
+    async def resume(self, decisions: dict[str, Any]) -> list[Delta | RunEvent]:
+        return await self._run(Command(resume=decisions))
+
+    async def _run(self, graph_input: Any) -> list[Delta | RunEvent]:
+        self.reader = self._new_reader()
+        config = {"configurable": {"thread_id": "t"}, "recursion_limit": 500}
+        parts = self.graph.astream(
+            graph_input,
+            config,  # pyright: ignore[reportArgumentType]
+            context=self.context,
+            stream_mode=["messages", "updates", "custom"],
+            subgraphs=True,
+            durability="sync",
+            version="v2",
+        )
+        async with asyncio.timeout(20):
+            return [event async for part in parts for event in self.reader.read(part)]
+
+    @property
+    def asked(self) -> dict[str, dict[str, Any]]:
+        """What waits for a human: the arguments by call id."""
+        return {item.call_id: item.tool_input for item in self.reader.interrupts.values()}
+
+    @property
+    def told(self) -> dict[str, str]:
+        """The tool results that the model was shown last, by call id."""
+        return {message.tool_call_id: message.text for message in self.model.seen[-1] if message.type == "tool"}  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def data(events: Sequence[Delta | RunEvent], kind: str) -> list[dict[str, Any]]:
+    return [json.loads(event.data) for event in events if isinstance(event, RunEvent) and event.type == kind]
+
+
+def kinds(events: Sequence[Delta | RunEvent]) -> list[str]:
+    return [event.type.value if isinstance(event, RunEvent) else "delta" for event in events]
