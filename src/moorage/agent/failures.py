@@ -4,6 +4,7 @@ from typing import Any
 
 import httpx
 import openai
+from langchain_core.exceptions import ContextOverflowError
 from langgraph.errors import GraphRecursionError
 
 from moorage.errors import AppError
@@ -16,6 +17,8 @@ def problem_of(error: BaseException) -> dict[str, Any] | None:
             return _problem(error.code, error.detail, error.retry_after)
         case GraphRecursionError():
             return _problem("step_limit", "The run took more steps than it may")
+        case ContextOverflowError():
+            return _problem("context_overflow", "The conversation does not fit into the model's context any more")
         case openai.APIStatusError():
             return _provider_status(error.status_code, error.response.headers.get("retry-after"))
         case openai.APITimeoutError() | httpx.TimeoutException() | TimeoutError():

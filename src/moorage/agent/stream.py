@@ -74,7 +74,8 @@ class PartReader:
         data: Any = part["data"]
         match part["type"]:
             case "messages":
-                yield from self._message_part(ns, data[0])
+                if data[1].get("lc_source") != "summarization":  # a model call of deepagents' own, not the answer
+                    yield from self._message_part(ns, data[0])
             case "updates":
                 yield from self._update(ns, data)
             case "custom":
@@ -202,7 +203,7 @@ class PartReader:
                 return
 
     def _output(self, part: dict[str, Any], parent: str | None) -> Iterator[RunEvent]:
-        call_id, stream, delta = part["call_id"], part["stream"], part["delta"]
+        call_id, stream, delta = part["call_id"], part["stream"], scrub_text(part["delta"])
         output = self._outputs.setdefault(call_id, _Output())
         room = MAX_OUTPUT_BYTES - output.seen.get(stream, 0)
         kept = delta if len(delta) * 4 <= room else delta.encode()[: max(room, 0)].decode(errors="ignore")
