@@ -17,7 +17,9 @@ from moorage.runtime import open_identity
 from moorage.settings import Settings
 from moorage.telemetry import set_up_logging
 
-app = typer.Typer(add_completion=False, help="Create, list, disable and enable users, and set their passwords.", no_args_is_help=True)
+app = typer.Typer(
+    add_completion=False, help="Create, list, disable and enable users, and set their passwords.", no_args_is_help=True
+)
 
 Name = Annotated[str, typer.Argument(metavar="NAME")]
 FromStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from stdin's first line")]
