@@ -3,10 +3,12 @@
 import base64
 import binascii
 from dataclasses import dataclass
+from datetime import datetime
 
 import orjson
 
 from moorage.errors import InvalidPayload
+from moorage.events import scrub_text
 
 _LONGEST_CURSOR = 500
 _BAD_CURSOR = "cursor is not one that this list gave out"
@@ -36,6 +38,15 @@ def decode_cursor(cursor: str, parts: int) -> list[str]:
     if not isinstance(key, list) or len(key) != parts or not all(isinstance(part, str) for part in key):  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
         raise InvalidPayload(_BAD_CURSOR)
     return key  # pyright: ignore[reportUnknownVariableType]
+
+
+def decode_time_cursor(cursor: str) -> tuple[datetime, str]:
+    """The time and the id in a cursor of a list that is sorted by both; raises InvalidPayload for anything else."""
+    at, last_id = decode_cursor(cursor, 2)
+    try:
+        return datetime.fromisoformat(at), scrub_text(last_id)
+    except ValueError:
+        raise InvalidPayload(_BAD_CURSOR) from None
 
 
 def position(cursor: str | None) -> int:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from moorage.errors import Conflict, Gone, LimitExceeded, NotFound, PermissionDenied
-from moorage.events import Message
+from moorage.events import Message, scrub_text
 from moorage.identity import Principal
 from moorage.ids import RunId, ThreadId, UserId, new_thread_id, owner_of
 from moorage.paging import Page, position
@@ -137,7 +137,7 @@ class Threads:
         """A new session; raises SessionQuotaExceeded beyond the user's quota."""
         thread_id = new_thread_id(principal.user_id)
         await self._store.create(
-            principal.user_id, thread_id, title=title, assistant_id=assistant_id, quota=self._quota
+            principal.user_id, thread_id, title=scrub_text(title), assistant_id=assistant_id, quota=self._quota
         )
         return thread_id
 
@@ -155,16 +155,17 @@ class Threads:
         self, principal: Principal, *, limit: int, cursor: str | None = None, offset: int = 0, query: str | None = None
     ) -> Page[Thread]:
         """Sessions, latest activity first; `query` searches in titles."""
+        query = scrub_text(query) if query else None
         return await self._store.search(principal.user_id, limit=limit, cursor=cursor, offset=offset, query=query)
 
     async def rename(self, thread: Thread, title: str) -> Thread:
-        await self._store.rename(thread.owner_id, thread.thread_id, title)
+        await self._store.rename(thread.owner_id, thread.thread_id, scrub_text(title))
         return await self.reload(thread)
 
     async def close(self, thread: Thread) -> Thread:
-        """Stop what runs and take no more messages; history and files stay."""
-        await self._stop_runs(thread.thread_id)
+        """Take no more messages and stop what runs; history and files stay."""
         await self._store.close(thread.owner_id, thread.thread_id)
+        await self._stop_runs(thread.thread_id)
         return await self.reload(thread)
 
     async def delete(self, thread: Thread) -> None:

@@ -1,11 +1,12 @@
 import base64
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from moorage.errors import InvalidPayload
-from moorage.paging import decode_cursor, encode_cursor, position
+from moorage.paging import decode_cursor, decode_time_cursor, encode_cursor, position
 
 
 @given(st.lists(st.text(max_size=20), min_size=1, max_size=3))
@@ -34,6 +35,20 @@ def test_a_cursor_of_another_shape_is_refused(text: bytes) -> None:
 def test_a_cursor_longer_than_any_is_refused() -> None:
     with pytest.raises(InvalidPayload):
         decode_cursor(encode_cursor("a" * 1000, "b"), 2)
+
+
+def test_a_time_cursor_leads_back_to_its_place() -> None:
+    now = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
+    assert decode_time_cursor(encode_cursor(now.isoformat(), "id")) == (now, "id")
+
+
+@given(st.text(), st.text())
+def test_a_forged_time_cursor_is_refused_or_harmless(at: str, last_id: str) -> None:
+    try:
+        _, found = decode_time_cursor(encode_cursor(at, last_id))
+    except InvalidPayload:
+        return
+    assert "\x00" not in found
 
 
 @given(st.integers(min_value=0, max_value=10**18 - 1))

@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from moorage.agent.context import RunContext
@@ -62,13 +62,22 @@ class Executor:
         self._active += 1
         try:
             outcome = await self._outcome(execution)
-            await self._queue.finish(execution.run.claim, outcome)
+            await self._finish(execution.run, outcome)
         except ClaimLost:
             log.warning("claim_lost", run_id=execution.run.claim.run_id)
         except AppError as error:
             log.error("run_not_finished", run_id=execution.run.claim.run_id, code=error.code, detail=error.detail)
         finally:
             self._active -= 1
+
+    async def _finish(self, run: ClaimedRun, outcome: Outcome) -> None:
+        try:
+            await self._queue.finish(run.claim, outcome)
+        except AppError:
+            raise
+        except Exception as error:  # noqa: BLE001 -- the same place: what the run leaves behind cannot be stored
+            failed = _failed(error, run, RunContext(max_steps=0))
+            await self._queue.finish(run.claim, replace(failed, usage=outcome.usage))
 
     async def _outcome(self, execution: Execution) -> Outcome:
         limits = self._limits

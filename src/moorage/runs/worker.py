@@ -30,6 +30,7 @@ class Worker:
         self._name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
         self._executions: dict[RunId, tuple[Execution, asyncio.Task[None]]] = {}
         self._early_stops: dict[RunId, StopReason] = {}
+        self._stopping = False
 
     @property
     def active(self) -> int:
@@ -48,7 +49,8 @@ class Worker:
             log.info("worker_stopped", worker=self._name)
 
     async def stop(self, *, patience: float) -> None:
-        """Ask what runs to end and wait up to `patience` seconds for its last events."""
+        """Claim no more, ask what runs to end and wait up to `patience` seconds for its last events."""
+        self._stopping = True
         running = [task for execution, task in self._executions.values() if not execution.stop(StopReason.SHUTDOWN)]
         if running:
             await asyncio.wait(running, timeout=patience)
@@ -69,7 +71,7 @@ class Worker:
 
     async def _claim(self, group: asyncio.TaskGroup) -> None:
         free = self._concurrency - len(self._executions)
-        if free <= 0:
+        if free <= 0 or self._stopping:
             return
         try:
             claimed = await self._queue.claim(self._name, limit=free, lease=_LEASE)
@@ -81,6 +83,8 @@ class Worker:
             execution = Execution(run)
             if (reason := self._early_stops.pop(run.claim.run_id, None)) is not None:
                 execution.stop(reason)
+            if self._stopping:  # it was being claimed when the worker was told to stop
+                execution.stop(StopReason.SHUTDOWN)
             task = group.create_task(self._execute(execution))
             self._executions[run.claim.run_id] = (execution, task)
             task.add_done_callback(lambda _, run_id=run.claim.run_id: self._ended(run_id))

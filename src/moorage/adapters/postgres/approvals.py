@@ -1,7 +1,7 @@
 """Interrupts in Postgres: raised in the transaction that ends their run, answered by one compare-and-set."""
 
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -25,7 +25,7 @@ from moorage.approvals import (
 from moorage.claims import Claim
 from moorage.events import EventType, RunEvent, encode, run_event, scrub_text
 from moorage.ids import InterruptId, RunId, ThreadId, UserId, new_run_id
-from moorage.paging import Page, decode_cursor, encode_cursor
+from moorage.paging import Page, decode_time_cursor, encode_cursor
 from moorage.runs.run import RunKind
 from moorage.threads import ThreadNotFound
 
@@ -130,18 +130,18 @@ class PostgresApprovalStore:
     async def find(self, owner: UserId, interrupt_id: str) -> Interrupt | None:
         sql = f"SELECT {_COLUMNS} FROM interrupts WHERE id = %s AND owner_id = %s"  # noqa: S608 -- constant columns
         async with self._database.tenant_transaction(owner) as connection:
-            row = await (await connection.execute(sql, [interrupt_id, owner])).fetchone()
+            row = await (await connection.execute(sql, [scrub_text(interrupt_id), owner])).fetchone()
         return _interrupt(row) if row else None
 
     async def search(
         self, owner: UserId, *, status: InterruptStatus | None, thread_id: str | None, limit: int, cursor: str | None
     ) -> Page[Interrupt]:
-        at, last_id = decode_cursor(cursor, 2) if cursor else (None, None)
+        at, last_id = decode_time_cursor(cursor) if cursor else (None, None)
         values = {
             "owner": owner,
             "status": status.value if status else None,
-            "thread": thread_id,
-            "at": datetime.fromisoformat(at) if at else None,
+            "thread": thread_id and scrub_text(thread_id),
+            "at": at,
             "id": last_id,
             "limit": limit + 1,
         }

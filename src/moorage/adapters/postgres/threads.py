@@ -1,7 +1,7 @@
 """Threads in Postgres."""
 
 from collections.abc import Collection
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, LiteralString
 from uuid import UUID
 
@@ -10,7 +10,7 @@ from psycopg import AsyncConnection, sql
 from moorage.adapters.postgres.pool import Database
 from moorage.events import Message, Role
 from moorage.ids import RunId, ThreadId, UserId
-from moorage.paging import Page, decode_cursor, encode_cursor
+from moorage.paging import Page, decode_time_cursor, encode_cursor
 from moorage.threads import (
     HistoryMessage,
     SessionQuotaExceeded,
@@ -98,12 +98,12 @@ class PostgresThreadStore:
     async def search(
         self, owner: UserId, *, limit: int, cursor: str | None, offset: int, query: str | None
     ) -> Page[Thread]:
-        at, last_id = decode_cursor(cursor, 2) if cursor else (None, None)
+        at, last_id = decode_time_cursor(cursor) if cursor else (None, None)
         values = {
             "owner": owner,
             "life": self._life,
             "query": f"%{_literal(query)}%" if query else None,
-            "at": datetime.fromisoformat(at) if at else None,
+            "at": at,
             "id": last_id,
             "limit": limit + 1,
             "offset": offset,
