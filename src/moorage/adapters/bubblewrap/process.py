@@ -19,7 +19,7 @@ from moorage.sandboxes.supervised import SUPERVISOR_ARGV
 
 _CHUNK = 64 * 1024
 _COMPLAINT_BYTES = 2000
-_END_SECONDS = 1.0
+_END_SECONDS = 0.5
 _DESCENT = resources.files(__package__).joinpath("descent.py").read_text(encoding="utf-8")
 _PLACE = "/tmp"  # noqa: S108  # any folder that exists everywhere: it is covered in bwrap's own mount namespace only
 
