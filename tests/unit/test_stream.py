@@ -87,6 +87,13 @@ async def test_an_interrupt_is_raised_once_and_after_its_call() -> None:
     assert set(agent.asked) == {"c1", "c2"}
 
 
+async def test_interrupts_stand_in_the_order_of_their_calls() -> None:
+    made = [execute(f"n{n}", f"c{n}") for n in range(6)]
+    agent = FakeAgent({"go": [calls(*made), "done"]})
+    await agent.say("go")
+    assert list(agent.asked) == [f"c{n}" for n in range(6)]
+
+
 async def test_resuming_repeats_nothing_that_was_told_before_the_pause() -> None:
     agent = FakeAgent({"go": [calls(execute("a", "c1"), call("ls", "c2", path="/"), text="first"), "done"]})
     before = await agent.say("go")

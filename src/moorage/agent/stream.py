@@ -63,6 +63,7 @@ class PartReader:
         self._open: dict[tuple[str, ...], _OpenMessage] = {}
         self._outputs: dict[str, _Output] = {}
         self._announced: set[str | None] = {None}
+        self._places: dict[tuple[str | None, str], int] = {}
         self.interrupts: dict[str, RaisedInterrupt] = {}
 
     def start(self) -> RunEvent:
@@ -139,6 +140,11 @@ class PartReader:
             agent=self._agent(parent),
             parent_call_id=parent,
         )
+        # They come in the order in which the calls' tasks ended; a human wants them as the model made them.
+        self.interrupts = dict(sorted(self.interrupts.items(), key=lambda item: self._place(item[1])))
+
+    def _place(self, raised: RaisedInterrupt) -> int:
+        return self._places.get((raised.parent_call_id, raised.call_id), 0)
 
     def _model_message(self, ns: tuple[str, ...], message: AIMessage) -> Iterator[RunEvent]:
         parent = self._parent(ns)
@@ -170,6 +176,7 @@ class PartReader:
                 "agent": agent,
                 "parent_call_id": parent,
             }
+            self._places[parent, call["id"] or ""] = len(self._places)
             yield run_event(EventType.TOOL_CALL, event, message=stored)
             stored = None
 
