@@ -12,6 +12,7 @@ from deepagents.backends.protocol import (
     ExecuteResponse,
     FileDownloadResponse,
     FileUploadResponse,
+    WriteResult,
 )
 from deepagents.backends.sandbox import BaseSandbox
 from langgraph.config import get_config
@@ -36,6 +37,9 @@ type ToolOutputSink = Callable[[StreamName, str], None]
 
 tool_output_sink: ContextVar[ToolOutputSink | None] = ContextVar("tool_output_sink", default=None)
 """Where the running `execute` call's live output goes; set around each tool call."""
+
+created_files: ContextVar[set[str] | None] = ContextVar("created_files", default=None)
+"""The files that the running tool call made anew: deepagents says of each write that it updated the file."""
 
 
 class SandboxBackend(BaseSandbox):
@@ -77,6 +81,19 @@ class SandboxBackend(BaseSandbox):
         sandbox, limit = await self._sandbox(), self._limit(timeout)
         response = await _respond(sandbox.run(command, time_limit=limit, on_output=tool_output_sink.get()), limit)
         return ExecuteOffloadResult(offloaded=False, response=response)
+
+    async def awrite(self, file_path: str, content: str) -> WriteResult:
+        """Write a file in one go: the sandbox makes its parent folders."""
+        sandbox, data = await self._sandbox(), content.encode("utf-8", "replace")
+        if len(data) > MAX_FILE_BYTES:
+            return WriteResult(error=f"Failed to write file '{file_path}': file_too_large")
+        try:
+            created = await sandbox.write_file(file_path, data)
+        except PathError as error:
+            return WriteResult(error=f"Failed to write file '{file_path}': {error.code}")
+        if created and (files := created_files.get()) is not None:
+            files.add(file_path)
+        return WriteResult(path=file_path)
 
     async def aupload_files(self, files: Sequence[tuple[str, bytes]]) -> list[FileUploadResponse]:
         sandbox = await self._sandbox()
@@ -124,6 +141,9 @@ class SandboxBackend(BaseSandbox):
 
     def download_files(self, paths: list[str]) -> list[FileDownloadResponse]:
         return self._wait_for(self.adownload_files(paths))
+
+    def write(self, file_path: str, content: str) -> WriteResult:
+        return self._wait_for(self.awrite(file_path, content))
 
     def delete(self, file_path: str) -> DeleteResult:
         return self._wait_for(self.adelete(file_path))

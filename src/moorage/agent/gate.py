@@ -9,7 +9,7 @@ interrupt per gated call (never a batch: a bad answer to one must not touch the 
 
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -21,7 +21,7 @@ from langgraph.config import get_config, get_stream_writer
 from langgraph.types import Command, interrupt
 from pydantic import BaseModel, ValidationError
 
-from moorage.agent.backend import tool_output_sink
+from moorage.agent.backend import created_files, tool_output_sink
 from moorage.events import survives_encoding
 from moorage.ids import new_message_id
 
@@ -58,7 +58,7 @@ class ToolGate(AgentMiddleware[Any, Any]):
         decision = self._decide(request)
         started = time.monotonic()
         with _live_output(write, str(call["id"])):
-            result = await _act(request, handler, decision)
+            result = await _act(request, _telling_new_files(handler), decision)
         write(_report(str(call["id"]), result, decision, duration=time.monotonic() - started))
         return result
 
@@ -177,7 +177,7 @@ def _with_notice(result: ToolResult, args: dict[str, Any]) -> ToolResult:
 
 
 @contextmanager
-def _live_output(write: Callable[[Any], None], call_id: str):
+def _live_output(write: Callable[[Any], None], call_id: str) -> Generator[None]:
     def sink(stream: str, delta: str) -> None:
         write({"kind": "output", "call_id": call_id, "stream": stream, "delta": delta})
 
@@ -186,6 +186,23 @@ def _live_output(write: Callable[[Any], None], call_id: str):
         yield
     finally:
         tool_output_sink.reset(token)
+
+
+def _telling_new_files(handler: Handler) -> Handler:
+    """deepagents says `Updated file` of a new one, too."""
+
+    async def told(request: ToolCallRequest) -> ToolResult:
+        created: set[str] = set()
+        token = created_files.set(created)
+        try:
+            result = await handler(request)
+        finally:
+            created_files.reset(token)
+        if not created or not isinstance(result, ToolMessage):
+            return result
+        return result.model_copy(update={"content": result.text.replace("Updated file", "Created file", 1)})
+
+    return told
 
 
 def _report(call_id: str, result: ToolResult, decision: dict[str, Any], *, duration: float) -> dict[str, Any]:

@@ -33,12 +33,12 @@ def normalise(password: str) -> str:
     return unicodedata.normalize("NFC", password)
 
 
-def check_password(password: str, *, username: str) -> str:
-    """`password` normalised; raises WeakPassword, saying why, without repeating it."""
+def check_password(password: str, *, username: str, field: str = "password") -> str:
+    """`password` normalised; raises WeakPassword, saying why and in which `field`, without repeating it."""
     text = normalise(password)
     if problem := _weakness(text, username):
         detail = f"password {problem}"
-        raise WeakPassword(detail, errors=[{"loc": ["body", "password"], "msg": detail, "type": "weak_password"}])
+        raise WeakPassword(detail, errors=[{"loc": ["body", field], "msg": detail, "type": "weak_password"}])
     return text
 
 
@@ -76,9 +76,10 @@ class PasswordHasher:
 
     async def verify(self, password: str, stored: str | None) -> bool:
         """Whether `password` made the hash `stored`; takes the same time when there is none."""
-        if len(password) > MAX_LENGTH or not _encodable(password):
-            password, stored = "", None
-        matches = await self._offload(self._verify, normalise(password), stored or self._dummy)
+        text = normalise(password)
+        if len(text) > MAX_LENGTH or not _encodable(text):
+            text, stored = "", None
+        matches = await self._offload(self._verify, text, stored or self._dummy)
         return matches and stored is not None
 
     def _hash(self, password: str) -> str:

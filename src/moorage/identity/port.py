@@ -43,7 +43,9 @@ class UserStore(Protocol):
 
     async def find(self, user_id: str) -> User | None: ...
 
-    async def standing(self, user_id: UserId, token_id: str) -> Standing | None: ...
+    async def standing(self, user_id: UserId, token_id: str, family: UUID) -> Standing | None:
+        """None when there is no such user. A token is revoked when it is, or when its family is."""
+        ...
 
     async def search(self, *, limit: int, cursor: str | None) -> Page[User]: ...
 
@@ -61,11 +63,13 @@ class UserStore(Protocol):
 
     async def add_refresh_token(self, user: User, digest: bytes, family: UUID, *, lifetime: timedelta) -> None: ...
 
-    async def use_refresh_token(self, digest: bytes) -> Refreshed:
-        """Take a refresh token out of use. One that was used before revokes its whole family."""
+    async def rotate_refresh_token(self, digest: bytes, following: bytes, *, lifetime: timedelta) -> Refreshed:
+        """Put `following` in the place of a refresh token, in one step. One used before revokes its whole family."""
         ...
 
-    async def revoke_family(self, digest: bytes, user_id: UserId) -> None: ...
+    async def revoke_family(self, family: UUID, user_id: UserId) -> None:
+        """End all refresh and access tokens that come of one log-in."""
+        ...
 
     async def seconds_blocked(self, account: str, address: str) -> int:
         """For how long this account or address has had too many failures; 0 when it may try."""

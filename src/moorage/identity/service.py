@@ -4,14 +4,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from moorage.errors import Conflict, LimitExceeded, NotFound, PermissionDenied, Unauthenticated
 from moorage.identity.passwords import PasswordHasher, check_password
 from moorage.identity.port import RefreshUse, Standing, UserStore
 from moorage.identity.tokens import Claims, InvalidToken, TokenSigner, new_opaque_token, opaque_digest
 from moorage.identity.user import Principal, User, check_username
-from moorage.ids import UserId
+from moorage.ids import UserId, is_user_id
 from moorage.paging import Page
 
 _REFRESH_LIFETIME = timedelta(days=30)
@@ -46,6 +46,9 @@ class SetupRefused(PermissionDenied):
 class NoSuchUser(NotFound):
     code = "no_such_user"
 
+    def __init__(self) -> None:
+        super().__init__("There is no such user")
+
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
@@ -72,6 +75,7 @@ class Identity:
         self._clock = clock
         self._hasher = PasswordHasher()
         self._standings: dict[str, tuple[float, Standing]] = {}
+        self._changes = 0
 
     async def register(self, username: str, password: str, *, email: str | None = None) -> UserId:
         """Raises RegistrationClosed, InvalidUsername, WeakPassword or UsernameTaken."""
@@ -91,18 +95,22 @@ class Identity:
 
     async def login(self, username: str, password: str, *, address: str) -> Tokens:
         """Raises WrongCredentials (the same for an unknown user) or TooManyFailures."""
-        blocked = await self._store.seconds_blocked(username, address)
-        if blocked:
-            raise TooManyFailures("Too many failed log-ins: wait and try again", retry_after=blocked)
+        await self._refuse_blocked(username, address)
         user = await self._store.find(username)
         matches = await self._hasher.verify(password, user.password_hash if user else None)
+        await self._refuse_blocked(username, address)
         if user is None or not matches or not user.is_active:
             await self._store.record_failure(username, address)
             raise WrongCredentials
         await self._store.clear_failures(username)
-        refresh_token = new_opaque_token()
-        await self._store.add_refresh_token(user, opaque_digest(refresh_token), uuid4(), lifetime=_REFRESH_LIFETIME)
-        return self._tokens(user, refresh_token)
+        refresh_token, family = new_opaque_token(), uuid4()
+        await self._store.add_refresh_token(user, opaque_digest(refresh_token), family, lifetime=_REFRESH_LIFETIME)
+        return self._tokens(user, refresh_token, family)
+
+    async def _refuse_blocked(self, account: str, address: str) -> None:
+        """To be asked before and after hashing: of many guesses at once, those behind the limit must learn nothing."""
+        if seconds := await self._store.seconds_blocked(account, address):
+            raise TooManyFailures("Too many failed attempts: wait and try again", retry_after=seconds)
 
     async def authenticate(self, token: str) -> Principal:
         """Who this access token is; raises Unauthenticated when it does not count any more."""
@@ -112,69 +120,76 @@ class Identity:
             raise InvalidToken
         if standing.token_version != claims.token_version:
             raise InvalidToken
-        return Principal(claims.user_id, standing.is_admin, claims.token_id, claims.expires_at)
+        return Principal(claims.user_id, standing.is_admin, claims.token_id, claims.expires_at, claims.family)
 
     async def _standing(self, claims: Claims) -> Standing | None:
         now = time.monotonic()
         known = self._standings.get(claims.token_id)
         if known is not None and now - known[0] < _STANDING_SECONDS:
             return known[1]
-        standing = await self._store.standing(claims.user_id, claims.token_id)
-        if standing is not None:
+        changes = self._changes
+        standing = await self._store.standing(claims.user_id, claims.token_id, claims.family)
+        if standing is not None and changes == self._changes:  # else it may be older than a change made meanwhile
             if len(self._standings) >= _STANDING_LIMIT:
                 self._standings.clear()
             self._standings[claims.token_id] = (now, standing)
         return standing
 
+    def _forget_standings(self) -> None:
+        self._changes += 1
+        self._standings.clear()
+
     async def refresh(self, refresh_token: str) -> Tokens:
         """New tokens for old. A token that was used before ends all that came of its log-in; raises Unauthenticated."""
-        found = await self._store.use_refresh_token(opaque_digest(refresh_token))
+        following = new_opaque_token()
+        found = await self._store.rotate_refresh_token(
+            opaque_digest(refresh_token), opaque_digest(following), lifetime=_REFRESH_LIFETIME
+        )
+        if found.use is RefreshUse.REUSED:
+            self._forget_standings()
         if found.use is not RefreshUse.OK or found.user is None or found.family is None:
             raise Unauthenticated("The refresh token is not valid: log in again", code="invalid_refresh_token")
-        following = new_opaque_token()
-        await self._store.add_refresh_token(
-            found.user, opaque_digest(following), found.family, lifetime=_REFRESH_LIFETIME
-        )
-        return self._tokens(found.user, following)
+        return self._tokens(found.user, following, found.family)
 
-    async def logout(self, principal: Principal, refresh_token: str | None) -> None:
-        """End this access token and, when it is given, the log-in that the refresh token belongs to."""
+    async def logout(self, principal: Principal) -> None:
+        """End this access token and all others of its log-in, refresh tokens too."""
         await self._store.revoke_access_token(principal.user_id, principal.token_id, until=principal.token_expires_at)
-        if refresh_token:
-            await self._store.revoke_family(opaque_digest(refresh_token), principal.user_id)
-        self._standings.clear()
+        await self._store.revoke_family(principal.family, principal.user_id)
+        self._forget_standings()
 
     async def logout_all(self, principal: Principal) -> None:
         """End every token of the user, everywhere."""
         await self._store.end_all_tokens(principal.user_id)
-        self._standings.clear()
+        self._forget_standings()
 
     async def change_password(self, principal: Principal, current: str, new: str, *, address: str) -> None:
         """Raises WrongCredentials, WeakPassword or TooManyFailures. Ends every token of the user."""
-        blocked = await self._store.seconds_blocked(principal.user_id, address)
-        if blocked:
-            raise TooManyFailures("Too many failed attempts: wait and try again", retry_after=blocked)
+        await self._refuse_blocked(principal.user_id, address)
         user = await self._get(principal.user_id)
-        if not await self._hasher.verify(current, user.password_hash):
+        matches = await self._hasher.verify(current, user.password_hash)
+        await self._refuse_blocked(principal.user_id, address)
+        if not matches:
             await self._store.record_failure(principal.user_id, address)
             raise WrongCredentials
-        await self.set_password(user.user_id, new)
+        await self._store_password(user.user_id, check_password(new, username=user.user_id, field="new_password"))
 
     async def me(self, principal: Principal) -> User:
         return await self._get(principal.user_id)
 
     async def set_password(self, user_id: str, password: str) -> None:
         """Set a user's password and end their tokens; raises WeakPassword or NoSuchUser."""
-        hashed = await self._hasher.hash(check_password(password, username=user_id))
-        if not await self._store.set_password(UserId(user_id), hashed):
-            raise NoSuchUser("There is no such user")
-        self._standings.clear()
+        await self._store_password(_user_id(user_id), check_password(password, username=user_id))
+
+    async def _store_password(self, user_id: UserId, checked: str) -> None:
+        if not await self._store.set_password(user_id, await self._hasher.hash(checked)):
+            raise NoSuchUser
+        self._forget_standings()
 
     async def set_active(self, user_id: str, *, active: bool) -> None:
         """Disable a user, ending their tokens, or let them in again; raises NoSuchUser."""
-        if not await self._store.set_active(UserId(user_id), active=active):
-            raise NoSuchUser("There is no such user")
-        self._standings.clear()
+        if not await self._store.set_active(_user_id(user_id), active=active):
+            raise NoSuchUser
+        self._forget_standings()
 
     async def list_users(self, *, limit: int = 100, cursor: str | None = None) -> Page[User]:
         return await self._store.search(limit=limit, cursor=cursor)
@@ -196,9 +211,16 @@ class Identity:
     async def _get(self, user_id: UserId) -> User:
         user = await self._store.find(user_id)
         if user is None:
-            raise NoSuchUser("There is no such user")
+            raise NoSuchUser
         return user
 
-    def _tokens(self, user: User, refresh_token: str) -> Tokens:
-        access = self._signer.issue(user.user_id, user.token_version, self._clock())
+    def _tokens(self, user: User, refresh_token: str, family: UUID) -> Tokens:
+        access = self._signer.issue(user, self._clock(), family=family)
         return Tokens(access, refresh_token, int(self._signer.lifetime.total_seconds()))
+
+
+def _user_id(name: str) -> UserId:
+    """Not `check_username`: whether a name may be taken is another question than whether it was."""
+    if not is_user_id(name):
+        raise NoSuchUser
+    return UserId(name)

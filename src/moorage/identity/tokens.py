@@ -12,11 +12,13 @@ from binascii import Error as Base64Error
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
+from uuid import UUID
 
 from jose import jwt  # pyright: ignore[reportMissingModuleSource]
 from jose.exceptions import JOSEError  # pyright: ignore[reportMissingModuleSource]
 
 from moorage.errors import Unauthenticated
+from moorage.identity.user import User
 from moorage.ids import UserId, is_user_id
 
 _ALGORITHM = "HS256"
@@ -47,11 +49,12 @@ class TokenExpired(Unauthenticated):
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a valid access token says."""
+    """What a valid access token says. `family` is the log-in that it and its refresh tokens come of."""
 
     user_id: UserId
     token_version: int
     token_id: str
+    family: UUID
     expires_at: datetime
 
 
@@ -62,11 +65,12 @@ class TokenSigner:
         self._key = secret_key
         self.lifetime = lifetime
 
-    def issue(self, user_id: UserId, token_version: int, now: datetime) -> str:
+    def issue(self, user: User, now: datetime, *, family: UUID) -> str:
         claims: dict[str, Any] = {
-            "sub": user_id,
-            "ver": token_version,
+            "sub": user.user_id,
+            "ver": user.token_version,
             "jti": secrets.token_hex(16),
+            "sid": family.hex,
             "iss": _ISSUER,
             "aud": _AUDIENCE,
             "typ": _TYPE,
@@ -109,7 +113,16 @@ def _checked(claims: dict[str, Any], now: datetime) -> Claims:
         raise InvalidToken
     if expires + _LEEWAY <= now:
         raise TokenExpired
-    return Claims(UserId(subject), version, token_id, expires)
+    return Claims(UserId(subject), version, token_id, _family(claims.get("sid")), expires)
+
+
+def _family(value: object) -> UUID:
+    if not isinstance(value, str):
+        raise InvalidToken
+    try:
+        return UUID(value)
+    except ValueError:
+        raise InvalidToken from None
 
 
 def _timestamp(value: object) -> datetime:

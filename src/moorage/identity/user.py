@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from uuid import UUID
 
 from moorage.errors import InvalidPayload
 from moorage.ids import UserId, is_user_id
@@ -33,12 +34,13 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """The authenticated caller, with the id and end of the access token that proved it."""
+    """The authenticated caller, with the id and end of the access token that proved it, and the log-in it came of."""
 
     user_id: UserId
     is_admin: bool
     token_id: str
     token_expires_at: datetime
+    family: UUID
 
 
 def check_username(name: str) -> UserId:

@@ -137,8 +137,11 @@ class Sandbox(Protocol):
         """
         ...
 
-    async def write_file(self, path: str, content: bytes) -> None:
-        """Create or replace the file at once, with its parent folders. Raises PathError or SandboxUnavailable."""
+    async def write_file(self, path: str, content: bytes) -> bool:
+        """Create or replace the file at once, with its parent folders; answers whether it is new.
+
+        Raises PathError or SandboxUnavailable.
+        """
         ...
 
     async def read_file(self, path: str, *, limit: int) -> bytes:

@@ -196,8 +196,8 @@ class _ThreadSandbox:
             )
         )
 
-    async def write_file(self, path: str, content: bytes) -> None:
-        await self._use(lambda sandbox: sandbox.write_file(path, content))
+    async def write_file(self, path: str, content: bytes) -> bool:
+        return await self._use(lambda sandbox: sandbox.write_file(path, content))
 
     async def read_file(self, path: str, *, limit: int) -> bytes:
         return await self._use(lambda sandbox: sandbox.read_file(path, limit=limit))

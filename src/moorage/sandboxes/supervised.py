@@ -60,6 +60,7 @@ class Report:
     exit_code: int | None = None
     error: str | None = None
     clean: bool = True
+    created: bool = False
 
     @classmethod
     def parse(cls, payload: bytes) -> "Report":
@@ -74,6 +75,7 @@ class Report:
                     exit_code=code if isinstance(code, int) else None,
                     error=str(error) if error else None,
                     clean=rest.get("clean") is not False,
+                    created=rest.get("created") is True,
                 )
             case _:
                 raise ValueError("no report")
@@ -147,10 +149,11 @@ class SupervisedSandbox:
             output.add(b"e", f"The command could not be started: {report.error}\n".encode())
         return output.result(report.outcome, 126 if report.error else report.exit_code)
 
-    async def write_file(self, path: str, content: bytes) -> None:
+    async def write_file(self, path: str, content: bytes) -> bool:
         _check_path(path)
         report = await self._carry_out({"do": "write", "path": path}, FILE_SECONDS, payload=content)
         _raise_for(report)
+        return report.created
 
     async def read_file(self, path: str, *, limit: int) -> bytes:
         _check_path(path)

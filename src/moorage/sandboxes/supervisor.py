@@ -364,7 +364,7 @@ def write(link: Link, order: "dict[str, Any]") -> "dict[str, object]":
         raise
     finally:
         os.close(descriptor)
-    return {"outcome": "exited"}
+    return {"outcome": "exited", "created": mode is None}
 
 
 def _writable_mode(path: str) -> "int | None":

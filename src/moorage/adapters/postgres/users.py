@@ -7,6 +7,7 @@ from uuid import UUID
 from psycopg import AsyncConnection, errors
 
 from moorage.adapters.postgres.pool import Database
+from moorage.events import scrub_text
 from moorage.identity.port import Refreshed, RefreshUse, Standing
 from moorage.identity.user import User
 from moorage.ids import UserId
@@ -21,8 +22,9 @@ _COLUMNS = "user_id, password_hash, email, is_admin, is_active, token_version, c
 
 _STANDING = """
 SELECT is_admin, is_active, token_version,
-    EXISTS (SELECT FROM revoked_access_tokens r WHERE r.jti = %s) AS token_revoked
-FROM users WHERE user_id = %s
+    EXISTS (SELECT FROM revoked_access_tokens r WHERE r.jti = %(token_id)s)
+    OR EXISTS (SELECT FROM refresh_tokens f WHERE f.family = %(family)s AND f.revoked_at IS NOT NULL) AS token_revoked
+FROM users WHERE user_id = %(user_id)s
 """
 
 _USE_REFRESH_TOKEN = f"""
@@ -64,13 +66,14 @@ class PostgresUserStore:
             row = await (await connection.execute(statement, [user_id])).fetchone()
         return _user(row) if row else None
 
-    async def standing(self, user_id: UserId, token_id: str) -> Standing | None:
+    async def standing(self, user_id: UserId, token_id: str, family: UUID) -> Standing | None:
+        values = {"user_id": user_id, "token_id": token_id, "family": family}
         async with self._database.system_transaction() as connection:
-            row = await (await connection.execute(_STANDING, [token_id, user_id])).fetchone()
+            row = await (await connection.execute(_STANDING, values)).fetchone()
         return Standing(**row) if row else None
 
     async def search(self, *, limit: int, cursor: str | None) -> Page[User]:
-        after = decode_cursor(cursor, 1)[0] if cursor else ""
+        after = scrub_text(decode_cursor(cursor, 1)[0]) if cursor else ""
         statement: LiteralString = f"SELECT {_COLUMNS} FROM users WHERE user_id > %s ORDER BY user_id LIMIT %s"  # noqa: S608
         async with self._database.system_transaction() as connection:
             rows = await (await connection.execute(statement, [after, limit + 1])).fetchall()
@@ -106,34 +109,26 @@ class PostgresUserStore:
 
     async def add_refresh_token(self, user: User, digest: bytes, family: UUID, *, lifetime: timedelta) -> None:
         async with self._database.system_transaction() as connection:
-            await connection.execute(
-                "INSERT INTO refresh_tokens (token_hash, user_id, family, token_version, expires_at)"
-                " VALUES (%s, %s, %s, %s, now() + %s)",
-                [digest, user.user_id, family, user.token_version, lifetime],
-            )
-            await connection.execute(
-                "DELETE FROM refresh_tokens WHERE user_id = %s AND expires_at < now()", [user.user_id]
-            )
+            await _add_refresh_token(connection, user, digest, family, lifetime)
 
-    async def use_refresh_token(self, digest: bytes) -> Refreshed:
+    async def rotate_refresh_token(self, digest: bytes, following: bytes, *, lifetime: timedelta) -> Refreshed:
         async with self._database.system_transaction() as connection:
             row = await (await connection.execute(_USE_REFRESH_TOKEN, [digest])).fetchone()
             if row is None:
                 return Refreshed(RefreshUse.UNKNOWN)
             if row["used"]:
-                await _revoke_family(connection, row["family"])
+                await _revoke_family(connection, row["family"], row["user_id"])
                 return Refreshed(RefreshUse.REUSED)
             if row["dead"] or not row["is_active"] or not row["current"]:
                 return Refreshed(RefreshUse.UNKNOWN)
             await connection.execute("UPDATE refresh_tokens SET used_at = now() WHERE token_hash = %s", [digest])
+            # In the same transaction: whoever uses the old one again, waiting for its row, must find this one to revoke.
+            await _add_refresh_token(connection, _user(row), following, row["family"], lifetime)
         return Refreshed(RefreshUse.OK, _user(row), row["family"])
 
-    async def revoke_family(self, digest: bytes, user_id: UserId) -> None:
+    async def revoke_family(self, family: UUID, user_id: UserId) -> None:
         async with self._database.system_transaction() as connection:
-            statement = "SELECT family FROM refresh_tokens WHERE token_hash = %s AND user_id = %s"
-            row = await (await connection.execute(statement, [digest, user_id])).fetchone()
-            if row is not None:
-                await _revoke_family(connection, row["family"])
+            await _revoke_family(connection, family, user_id)
 
     async def seconds_blocked(self, account: str, address: str) -> int:
         values = {
@@ -204,9 +199,20 @@ async def _end_tokens(connection: AsyncConnection[Row], user_id: UserId) -> bool
     return changed.rowcount == 1
 
 
-async def _revoke_family(connection: AsyncConnection[Row], family: UUID) -> None:
-    statement = "UPDATE refresh_tokens SET revoked_at = now() WHERE family = %s AND revoked_at IS NULL"
-    await connection.execute(statement, [family])
+async def _add_refresh_token(
+    connection: AsyncConnection[Row], user: User, digest: bytes, family: UUID, lifetime: timedelta
+) -> None:
+    await connection.execute(
+        "INSERT INTO refresh_tokens (token_hash, user_id, family, token_version, expires_at)"
+        " VALUES (%s, %s, %s, %s, now() + %s)",
+        [digest, user.user_id, family, user.token_version, lifetime],
+    )
+    await connection.execute("DELETE FROM refresh_tokens WHERE user_id = %s AND expires_at < now()", [user.user_id])
+
+
+async def _revoke_family(connection: AsyncConnection[Row], family: UUID, user_id: str) -> None:
+    statement = "UPDATE refresh_tokens SET revoked_at = now() WHERE family = %s AND user_id = %s AND revoked_at IS NULL"
+    await connection.execute(statement, [family, user_id])
 
 
 def _storable(account: str) -> str:
