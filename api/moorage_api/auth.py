@@ -1,6 +1,6 @@
 """Coming in, staying in, going out: register, log in, refresh, log out, passwords, set-up."""
 
-from ipaddress import ip_address
+from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs
 
@@ -11,6 +11,7 @@ from moorage.errors import InvalidPayload, PermissionDenied, Unauthenticated
 from moorage.identity.service import Tokens
 from moorage.runtime import Runtime
 from moorage_api.deps import PrincipalDep, RuntimeDep
+from moorage_api.errors import field_errors
 
 router = APIRouter(prefix="/api/auth", tags=["auth"])
 
@@ -18,14 +19,13 @@ _COOKIE = "moorage_refresh"
 _COOKIE_PATH = "/api/auth"
 _COOKIE_SECONDS = 30 * 24 * 3600
 _FORM = "application/x-www-form-urlencoded"
-_MAX_FORM_BYTES = 64 * 1024
 
 type Text = Annotated[str, Field(max_length=1000)]
 type Secret = Annotated[SecretStr, Field(max_length=1000)]
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", strict=True, hide_input_in_errors=True)
 
 
 class Registration(_Body):
@@ -126,13 +126,9 @@ async def refresh(
 
 
 @router.post("/logout", status_code=204)
-async def logout(
-    request: Request, runtime: RuntimeDep, principal: PrincipalDep, body: RefreshBody | None = None
-) -> Response:
-    """End this access token, and the log-in that the given refresh token (or the cookie) belongs to."""
-    given = body.refresh_token if body else None
-    refresh_token = given.get_secret_value() if given else request.cookies.get(_COOKIE)
-    await runtime.identity.logout(principal, refresh_token)
+async def logout(runtime: RuntimeDep, principal: PrincipalDep) -> Response:
+    """End the log-in that this access token comes of: it, its refresh token and what came of that."""
+    await runtime.identity.logout(principal)
     return _without_cookie()
 
 
@@ -181,27 +177,41 @@ async def me(runtime: RuntimeDep, principal: PrincipalDep) -> Me:
 
 
 _LOGIN = TypeAdapter(Login)
+_LOGIN_EXPECTED = "Send username and password, as JSON or as a form"
 
 
 async def _login_body(request: Request) -> Login:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     raw = await request.body()
     try:
-        if media_type != _FORM:
-            return _LOGIN.validate_json(raw or b"null")
-        fields = parse_qs(raw[:_MAX_FORM_BYTES].decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=20)
-        return Login.model_validate({name: fields[name][0] for name in ("username", "password") if name in fields})
+        if media_type == _FORM:
+            return _form_login(raw)
+        if media_type == "application/json":  # no other: a foreign page may send those without asking
+            return _LOGIN.validate_json(raw)
     except ValidationError as error:
-        problems = [
-            {"loc": ["body", *item["loc"]], "msg": item["msg"], "type": item["type"]} for item in error.errors()
-        ]
-        raise InvalidPayload("Send username and password, as JSON or as a form", errors=problems) from None
+        problems = field_errors({**item, "loc": ("body", *item["loc"])} for item in error.errors())
+        raise InvalidPayload(_LOGIN_EXPECTED, errors=problems) from None
     except ValueError:
-        raise InvalidPayload("Send username and password, as JSON or as a form") from None
+        raise InvalidPayload(_LOGIN_EXPECTED) from None
+    raise InvalidPayload(_LOGIN_EXPECTED)
+
+
+def _form_login(raw: bytes) -> Login:
+    """The OAuth2 password form (RFC 6749, 4.3.2); its other fields, which Swagger sends, mean nothing here."""
+    fields = parse_qs(raw.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=20)
+    return Login.model_validate({name: fields[name][0] for name in ("username", "password") if name in fields})
 
 
 def _address(request: Request) -> str:
-    return request.client.host if request.client else "-"
+    """Where a caller is, for counting failures. Whoever has an IPv6 address has the 2^64 beside it too."""
+    host = request.client.host if request.client else "-"
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host
+    if not isinstance(address, IPv6Address):
+        return host
+    return str(address.ipv4_mapped or IPv6Network((address, 64), strict=False))
 
 
 def _answer(request: Request, response: Response, tokens: Tokens, *, cookie: bool) -> TokenAnswer:

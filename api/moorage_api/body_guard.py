@@ -1,4 +1,6 @@
-"""Refuses hostile JSON before anything else reads it: too large, too deep, or not what JSON allows."""
+"""Refuses hostile bodies before anything else reads them: too large, or JSON that is too deep or not allowed."""
+
+from typing import Any
 
 import orjson
 from starlette.requests import Request
@@ -10,24 +12,44 @@ MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 32
 
 
-class BodyGuard:
-    """Pure ASGI. Reads a JSON body once, checks it, and hands the same bytes on; other bodies pass untouched."""
+class _ClientGone(Exception):
+    """The rest of the body will not come."""
 
-    def __init__(self, app: ASGIApp) -> None:
+
+class BodyGuard:
+    """Pure ASGI. Reads each body once, checks it, and hands the same bytes on.
+
+    FastAPI reads a body whole, of any type and before it asks who is calling; so all are limited here. Only requests
+    to paths that start with one of `streamed` pass untouched: their routes read, and count, piece by piece.
+    """
+
+    def __init__(self, app: ASGIApp, *, streamed: tuple[str, ...] = ()) -> None:
         self._app = app
+        self._streamed = streamed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not _is_json(scope):
+        if scope["type"] != "http" or not _has_body(scope) or self._is_streamed(scope):
             await self._app(scope, receive, send)
             return
-        body = await _read(receive)
-        refusal = _refusal(body)
+        try:
+            body = await _read(receive)
+        except _ClientGone:
+            return
+        refusal = _refusal(body, is_json=_is_json(scope))
         if refusal is not None:
             status, detail, code = refusal
             request_id = getattr(Request(scope).state, "request_id", "-")
             await problem(status, detail=detail, code=code, request_id=request_id)(scope, receive, send)
             return
         await self._app(scope, _replay(body or b"", receive), send)
+
+    def _is_streamed(self, scope: Scope) -> bool:
+        return bool(self._streamed) and scope["path"].startswith(self._streamed) and not _is_json(scope)
+
+
+def _has_body(scope: Scope) -> bool:
+    """HTTP/1.1 (RFC 9112, 6.3): a request has one if and only if it says so."""
+    return any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
 
 
 def _is_json(scope: Scope) -> bool:
@@ -43,7 +65,7 @@ async def _read(receive: Receive) -> bytes | None:
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            return b"".join(parts)
+            raise _ClientGone
         parts.append(message.get("body", b""))
         size += len(parts[-1])
         if size > MAX_BYTES:
@@ -52,66 +74,42 @@ async def _read(receive: Receive) -> bytes | None:
             return b"".join(parts)
 
 
-def _refusal(body: bytes | None) -> tuple[int, str, str] | None:
+def _refusal(body: bytes | None, *, is_json: bool) -> tuple[int, str, str] | None:
     if body is None:
         return 413, f"The body is larger than {MAX_BYTES} bytes", "body_too_large"
-    if not body:
+    if not body or not is_json:
         return None
-    if _depth(body) > MAX_DEPTH:
-        return 422, f"The JSON is nested deeper than {MAX_DEPTH} levels", "json_too_deep"
     try:
-        value = orjson.loads(body)  # strict: no NaN, no lone surrogates, nothing out of range
+        value = orjson.loads(body)  # strict: no NaN, no infinity, no lone surrogates, nothing a thousand levels deep
     except orjson.JSONDecodeError:
         return 422, "The body is not valid JSON", "invalid_json"
-    if (b"\\u0000" in body and _has_nul(value)) or (b"e" in body and _has_infinite(value)):
-        return 422, "The JSON holds a NUL character or a number that is out of range", "invalid_json"
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH and _is_too_deep(value):
+        return 422, f"The JSON is nested deeper than {MAX_DEPTH} levels", "json_too_deep"
+    if b"\\u0000" in body and _has_nul(value):
+        return 422, "The JSON holds a NUL character", "invalid_json"
     return None
 
 
-def _depth(body: bytes) -> int:
-    """The deepest nesting, counted without parsing, so that the parser is never asked to go there."""
-    depth = deepest = 0
-    in_string = escaped = False
-    for byte in body if body.count(b"[") + body.count(b"{") > MAX_DEPTH else b"":
-        if in_string:
-            if escaped:
-                escaped = False
-            elif byte == 0x5C:
-                escaped = True
-            elif byte == 0x22:
-                in_string = False
-        elif byte == 0x22:
-            in_string = True
-        elif byte in (0x5B, 0x7B):
-            depth += 1
-            deepest = max(deepest, depth)
-        elif byte in (0x5D, 0x7D):
-            depth -= 1
-    return deepest
-
-
-def _has_nul(value: object) -> bool:
-    match value:
-        case str():
-            return "\x00" in value
-        case dict():
-            return any(_has_nul(key) or _has_nul(item) for key, item in value.items())  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-        case list():
-            return any(_has_nul(item) for item in value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-        case _:
+def _is_too_deep(value: Any) -> bool:
+    """Level by level: before anyone is known, a megabyte may cost some milliseconds, not a loop over its bytes."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [item for part in level for item in _items(part) if type(item) is dict or type(item) is list]
+        if not level:
             return False
+    return True
 
 
-def _has_infinite(value: object) -> bool:
-    match value:
-        case float():
-            return value in (float("inf"), float("-inf"))
-        case dict():
-            return any(_has_infinite(item) for item in value.values())  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-        case list():
-            return any(_has_infinite(item) for item in value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
-        case _:
-            return False
+def _items(part: Any) -> Any:
+    return part.values() if type(part) is dict else part  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, str):
+        return "\x00" in value
+    if isinstance(value, dict):
+        return _has_nul(list(value)) or _has_nul(list(value.values()))  # pyright: ignore[reportUnknownArgumentType]
+    return isinstance(value, list) and any(map(_has_nul, value))  # pyright: ignore[reportUnknownArgumentType]
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -1,6 +1,7 @@
 """The one table from domain errors to HTTP: RFC 9457 problem details, never an echo of the input."""
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -8,6 +9,8 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moorage.errors import (
     AppError,
@@ -35,6 +38,9 @@ _STATUS: Sequence[tuple[type[AppError], int]] = (
     (Unavailable, 503),
 )
 _CODES = {404: "not_found", 405: "method_not_allowed"}
+_MAX_FIELD_ERRORS = 20
+_FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+_MESSAGES = {"union_tag_invalid": "Input tag is not one of those expected"}  # pydantic's own repeats the input
 
 log = get_logger(__name__)
 
@@ -45,6 +51,54 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(Exception, _unknown)
+    app.add_middleware(ErrorEdge)
+
+
+class ErrorEdge:
+    """Answers and logs what nobody expected, once.
+
+    The handler for `Exception` alone would not do: Starlette calls it outside all other middleware, where the request
+    id and the security headers are gone, and raises again, so that uvicorn logs the same error once more.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except ClientDisconnect:
+            return  # in the middle of its own request: nobody is left to be answered
+        except Exception as error:  # noqa: BLE001 -- the edge
+            response = await _unknown(Request(scope), error)
+            if not started:  # else the server cuts the connection, and the client sees that the answer is not whole
+                await response(scope, receive, send)
+
+
+def field_errors(errors: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Pydantic's errors without what was given: neither values, nor names that are more than names, nor thousands."""
+    return [
+        {
+            "loc": [_shown(part) for part in error["loc"]],
+            "msg": _MESSAGES.get(error["type"], error["msg"]),
+            "type": error["type"],
+        }
+        for error in list(errors)[:_MAX_FIELD_ERRORS]
+    ]
+
+
+def _shown(part: object) -> object:
+    return part if isinstance(part, int) or _FIELD_NAME.fullmatch(str(part)) else "?"
 
 
 def status_of(error: AppError) -> int:
@@ -93,13 +147,12 @@ async def _app_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)  # noqa: S101 -- registered for it
-    errors = [{"loc": list(item["loc"]), "msg": item["msg"], "type": item["type"]} for item in error.errors()]
     return problem(
         422,
         detail="The request does not have the form that is expected: see errors",
         code="invalid_request",
         request_id=_request_id(request),
-        errors=errors,
+        errors=field_errors(error.errors()),
     )
 
 

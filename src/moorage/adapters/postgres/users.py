@@ -29,7 +29,9 @@ FROM users WHERE user_id = %(user_id)s
 
 _USE_REFRESH_TOKEN = f"""
 SELECT t.family, t.used_at IS NOT NULL AS used, u.is_active, u.token_version = t.token_version AS current,
-    t.revoked_at IS NOT NULL OR t.expires_at < now() AS dead, {", ".join(f"u.{name}" for name in _COLUMNS.split(", "))}
+    t.expires_at < now() OR EXISTS (
+        SELECT FROM refresh_tokens f WHERE f.family = t.family AND f.revoked_at IS NOT NULL
+    ) AS dead, {", ".join(f"u.{name}" for name in _COLUMNS.split(", "))}
 FROM refresh_tokens t JOIN users u USING (user_id) WHERE t.token_hash = %s FOR UPDATE OF t
 """  # noqa: S608 -- constant columns
 
@@ -122,7 +124,7 @@ class PostgresUserStore:
             if row["dead"] or not row["is_active"] or not row["current"]:
                 return Refreshed(RefreshUse.UNKNOWN)
             await connection.execute("UPDATE refresh_tokens SET used_at = now() WHERE token_hash = %s", [digest])
-            # In the same transaction: whoever uses the old one again, waiting for its row, must find this one to revoke.
+            # In the same transaction: whoever waits to use the old one again must find this one to revoke.
             await _add_refresh_token(connection, _user(row), following, row["family"], lifetime)
         return Refreshed(RefreshUse.OK, _user(row), row["family"])
 
