@@ -4,7 +4,9 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from deepagents.backends import StateBackend
@@ -37,35 +39,17 @@ def calls(*made: ToolCall, text: str = "") -> AIMessage:
     return AIMessage(text, tool_calls=list(made))
 
 
-class ScriptedChat(BaseChatModel):
+class ScriptedModel:
     """Answers the last human message by its script: a turn is a text, a message, an error to raise or a thing to await.
 
     It keeps what it was shown in `seen`.
     """
 
-    script: Any
-    seen: list[list[BaseMessage]]
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.seen: list[list[BaseMessage]] = []
 
-    @property
-    def _llm_type(self) -> str:
-        return "scripted-chat"
-
-    def bind_tools(self, tools: Any, **kwargs: Any) -> "ScriptedChat":
-        return self
-
-    def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
-        raise NotImplementedError
-
-    async def _agenerate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
-        return ChatResult(generations=[ChatGeneration(message=await self._turn(messages))])
-
-    async def _astream(
-        self, messages: list[BaseMessage], *args: Any, **kwargs: Any
-    ) -> AsyncIterator[ChatGenerationChunk]:
-        for chunk in _chunks(await self._turn(messages)):
-            yield ChatGenerationChunk(message=chunk)
-
-    async def _turn(self, messages: list[BaseMessage]) -> AIMessage:
+    async def turn(self, messages: list[BaseMessage]) -> AIMessage:
         self.seen.append(messages)
         asked = max(index for index, message in enumerate(messages) if isinstance(message, HumanMessage))
         turns = self.script.get(messages[asked].text, ["ok"])
@@ -76,6 +60,75 @@ class ScriptedChat(BaseChatModel):
         if callable(turn):
             turn = await turn()
         return AIMessage(turn) if isinstance(turn, str) else turn
+
+
+@dataclass
+class PaperSandbox:
+    """A command is only written down, and answered from `answers`."""
+
+    ran: list[str] = field(default_factory=list[str])
+    answers: dict[str, ExecuteResponse] = field(default_factory=dict[str, ExecuteResponse])
+    live: dict[str, list[tuple[str, str]]] = field(default_factory=dict[str, list[tuple[str, str]]])
+    hold: dict[str, asyncio.Event] = field(default_factory=dict[str, asyncio.Event])
+    started: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def run(self, command: str) -> ExecuteResponse:
+        self.ran.append(command)
+        self.started.set()
+        if command in self.hold:
+            await self.hold[command].wait()
+        sink = tool_output_sink.get()
+        for stream, text in self.live.get(command, []):
+            assert sink is not None
+            sink(stream, text)  # pyright: ignore[reportArgumentType]
+        return self.answers.get(command, ExecuteResponse(output=f"ran {command}", exit_code=0))
+
+
+_current: ContextVar["FakeAgent"] = ContextVar("_current")
+
+
+class _Chat(BaseChatModel):
+    """The model of the agent that runs in this context, so that all tests can share one compiled graph."""
+
+    @property
+    def _llm_type(self) -> str:
+        return "scripted-chat"
+
+    def bind_tools(self, tools: Any, **kwargs: Any) -> "_Chat":
+        return self
+
+    def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+        raise NotImplementedError
+
+    async def _agenerate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
+        return ChatResult(generations=[ChatGeneration(message=await _current.get().model.turn(messages))])
+
+    async def _astream(
+        self, messages: list[BaseMessage], *args: Any, **kwargs: Any
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        for chunk in _chunks(await _current.get().model.turn(messages)):
+            yield ChatGenerationChunk(message=chunk)
+
+
+class _Backend(StateBackend, SandboxBackendProtocol):
+    """Files live in the graph's state; commands go to the sandbox of the agent that runs in this context."""
+
+    @property
+    def id(self) -> str:
+        return "paper"
+
+    async def aexecute(self, command: str, *, timeout: int | None = None) -> ExecuteResponse:  # noqa: ASYNC109
+        return await _current.get().sandbox.run(command)
+
+    async def aexecute_with_offload(self, command: str, capture_path: str, **options: Any) -> ExecuteOffloadResult:
+        return ExecuteOffloadResult(offloaded=False, response=await self.aexecute(command))
+
+
+@cache
+def _agents(context_tokens: int) -> Agents:
+    model = _Chat(profile={"max_input_tokens": context_tokens})
+    gate = Gate(facts={"sandbox": "paper"})
+    return Agents(AgentParts(_Backend(), gate, model=lambda _: model, default_model="fake:model"))  # pyright: ignore[reportArgumentType]
 
 
 def _chunks(message: AIMessage) -> Iterator[AIMessageChunk]:
@@ -100,54 +153,18 @@ def _dumped(args: Any) -> str:
     return args if isinstance(args, str) else json.dumps(args)
 
 
-@dataclass
-class PaperSandbox(StateBackend, SandboxBackendProtocol):
-    """Files live in the graph's state; a command is only written down, and answered from `answers`."""
-
-    ran: list[str] = field(default_factory=list[str])
-    answers: dict[str, ExecuteResponse] = field(default_factory=dict[str, ExecuteResponse])
-    live: dict[str, list[tuple[str, str]]] = field(default_factory=dict[str, list[tuple[str, str]]])
-    hold: dict[str, asyncio.Event] = field(default_factory=dict[str, asyncio.Event])
-    started: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def __post_init__(self) -> None:
-        super().__init__()
-
-    @property
-    def id(self) -> str:
-        return "paper"
-
-    async def aexecute(self, command: str, *, timeout: int | None = None) -> ExecuteResponse:  # noqa: ASYNC109
-        self.ran.append(command)
-        self.started.set()
-        if command in self.hold:
-            await self.hold[command].wait()
-        sink = tool_output_sink.get()
-        for stream, text in self.live.get(command, []):
-            assert sink is not None
-            sink(stream, text)  # pyright: ignore[reportArgumentType]
-        return self.answers.get(command, ExecuteResponse(output=f"ran {command}", exit_code=0))
-
-    async def aexecute_with_offload(self, command: str, capture_path: str, **options: Any) -> ExecuteOffloadResult:
-        return ExecuteOffloadResult(offloaded=False, response=await self.aexecute(command))
-
-
 class FakeAgent:
-    """One conversation with an agent as `build_agent` makes it."""
+    """One conversation with an agent as `build_agent` makes it.
+
+    Its model and its sandbox serve what runs in the context in which it was made, and its own `say` and `resume`.
+    """
 
     def __init__(self, script: Script, *, context_tokens: int = 100_000) -> None:
-        self.model = ScriptedChat(script=script, seen=[])
-        self.model.profile = {"max_input_tokens": context_tokens}
+        self.model = ScriptedModel(script)
         self.sandbox = PaperSandbox()
-        self.agents = Agents(
-            AgentParts(
-                backend=self.sandbox,  # pyright: ignore[reportArgumentType]
-                gate=Gate(facts={"sandbox": "paper"}),
-                model=lambda _: self.model,
-                default_model="fake:model",
-            )
-        )
+        self.agents = _agents(context_tokens)
         self.graph = self.agents.get(get_assistant("agent")).copy(update={"checkpointer": InMemorySaver()})
+        _current.set(self)
         self.context = RunContext(max_steps=100)
         self.reader = self._new_reader()
 
@@ -166,6 +183,7 @@ class FakeAgent:
         return await self._run(Command(resume=decisions))
 
     async def _run(self, graph_input: Any) -> list[Delta | RunEvent]:
+        _current.set(self)
         self.reader = self._new_reader()
         config = {"configurable": {"thread_id": "t"}, "recursion_limit": 500}
         parts = self.graph.astream(
