@@ -191,7 +191,7 @@ class PostgresEventLog:
         by_claim: dict[Claim, list[RunEvent]] = {}
         for item in batch:
             by_claim.setdefault(item.claim, []).extend(item.events)
-        async with self._database.system_transaction() as connection:
+        async with self._database.system_pipeline() as connection:
             before = await self._lock(connection, by_claim)
             placed: list[Placed] = []
             for claim, events in by_claim.items():
@@ -216,9 +216,8 @@ class PostgresEventLog:
             [len(events) for events in by_claim.values()],
             [sum(event.message is not None for event in events) for events in by_claim.values()],
         ]
-        async with connection.pipeline():
-            await connection.execute(_LOCK, [threads])
-            cursor = await connection.execute(_COUNT, columns)
+        await connection.execute(_LOCK, [threads])
+        cursor = await connection.execute(_COUNT, columns)
         held = {(str(row["run_id"]), row["generation"]): row["before"] for row in await cursor.fetchall()}
         pairs = {claim: (str(claim.run_id), claim.generation) for claim in by_claim}
         return {claim: held[pair] for claim, pair in pairs.items() if pair in held}
@@ -233,7 +232,7 @@ class PostgresEventLog:
     async def read(self, thread_id: ThreadId, *, after: int, limit: int = _BATCH) -> list[StoredEvent]:
         owner = owner_of(thread_id)
         assert owner is not None  # noqa: S101 -- the API refused anything else
-        async with self._database.tenant_transaction(owner) as connection:
+        async with self._database.tenant_pipeline(owner) as connection:
             cursor = await connection.execute(_READ, [thread_id, after, limit])
             rows = await cursor.fetchall()
         return [

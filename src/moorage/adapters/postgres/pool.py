@@ -49,7 +49,8 @@ class Database:
 
     def __init__(self, pool: AsyncConnectionPool[Connection], roles: Roles) -> None:
         self._pool = pool
-        self._as_system = sql.SQL("BEGIN; SET LOCAL ROLE {}").format(sql.Identifier(roles.system))
+        self._set_system = sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(roles.system))
+        self._as_system = sql.SQL("BEGIN; {}").format(self._set_system)
 
     @asynccontextmanager
     async def tenant_transaction(self, user_id: UserId) -> AsyncGenerator[Connection]:
@@ -60,18 +61,19 @@ class Database:
 
     @asynccontextmanager
     async def tenant_pipeline(self, user_id: UserId) -> AsyncGenerator[Connection]:
-        """`tenant_transaction` in one round trip, for statements whose results nobody reads before it ends."""
-        async with self.connection() as connection:
-            try:
-                async with connection.pipeline():
-                    await connection.execute("BEGIN")
-                    await connection.execute("SELECT set_config('app.user_id', %s, true)", [user_id])
-                    yield connection
-                    await connection.execute("COMMIT")
-            except BaseException:
-                with suppress(psycopg.OperationalError):
-                    await connection.rollback()
-                raise
+        """`tenant_transaction` whose statements go out together: a round trip per read, and one for all the rest.
+
+        An error is raised by the next read, or at the end.
+        """
+        who = sql.SQL("SELECT set_config('app.user_id', {}, true)").format(sql.Literal(user_id))
+        async with self._pipeline(who) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def system_pipeline(self) -> AsyncGenerator[Connection]:
+        """`system_transaction` in the manner of `tenant_pipeline`."""
+        async with self._pipeline(self._set_system) as connection:
+            yield connection
 
     @asynccontextmanager
     async def system_transaction(self) -> AsyncGenerator[Connection]:
@@ -91,6 +93,22 @@ class Database:
         """One round trip on a connection that was checked; raises Unavailable."""
         async with self.connection() as connection:
             await connection.execute("SELECT 1", prepare=False)
+
+    @asynccontextmanager
+    async def _pipeline(self, who: sql.Composed) -> AsyncGenerator[Connection]:
+        async with self.connection() as connection:
+            try:
+                async with connection.pipeline():
+                    await connection.execute("BEGIN")
+                    await connection.execute(who, prepare=False)
+                    yield connection
+                    ended = await connection.execute("COMMIT")
+            except BaseException:
+                with suppress(psycopg.OperationalError):
+                    await connection.rollback()
+                raise
+            if ended.statusmessage != "COMMIT":
+                raise psycopg.errors.InFailedSqlTransaction("a statement failed earlier in this transaction")
 
     @asynccontextmanager
     async def _transaction(self, begin: sql.Composed) -> AsyncGenerator[Connection]:

@@ -184,7 +184,7 @@ class PostgresRunQueue:
         reject_when_busy: bool,
     ) -> tuple[Started, list[StoredEvent]]:
         """`key` is the idempotency key and the digest of what was sent with it."""
-        async with self._database.tenant_transaction(owner) as connection:
+        async with self._database.tenant_pipeline(owner) as connection:
             row = await self._lock_thread(connection, owner, thread_id)
             if key[0] and (earlier := await _same_key(connection, owner, key[0], key[1])):
                 return earlier, []
@@ -193,33 +193,30 @@ class PostgresRunQueue:
             event = _received(claim, content)
             placed = place(claim, [event], before=row["last_seq"])
             run_input = {"message_id": _id_of(event), "content": content, "first_seq": placed[0].seq}
-            async with connection.pipeline():
-                await connection.execute(_TOUCH_THREAD, [_title(content), thread_id])
-                await enqueue_run(
-                    connection,
-                    claim,
-                    assistant_id=row["assistant_id"],
-                    kind=RunKind.MESSAGE,
-                    run_input=run_input,
-                    key=key[0],
-                    digest=key[1],
-                )
-                await insert_events(connection, placed)
+            await connection.execute(_TOUCH_THREAD, [_title(content), thread_id])
+            await enqueue_run(
+                connection,
+                claim,
+                assistant_id=row["assistant_id"],
+                kind=RunKind.MESSAGE,
+                run_input=run_input,
+                key=key[0],
+                digest=key[1],
+            )
+            await insert_events(connection, placed)
         return Started(claim.run_id, placed[0].seq), [item.stored() for item in placed]
 
     async def _lock_thread(self, connection: AsyncConnection[Row], owner: UserId, thread_id: ThreadId) -> Row:
         values = {"life": self._life, "thread_id": thread_id, "owner": owner}
-        async with connection.pipeline():
-            await connection.execute(_LOCK_THREAD, [thread_id])
-            state = await connection.execute(_THREAD_STATE, values)
-        row = await state.fetchone()
+        await connection.execute(_LOCK_THREAD, [thread_id])
+        row = await (await connection.execute(_THREAD_STATE, values)).fetchone()
         if row is None:
             raise ThreadNotFound
         return row
 
     async def claim(self, worker: str, *, limit: int, lease: timedelta) -> list[ClaimedRun]:
         try:
-            async with self._database.system_transaction() as connection:
+            async with self._database.system_pipeline() as connection:
                 rows = await (await connection.execute(_CLAIM, [limit, worker, lease])).fetchall()
         except errors.UniqueViolation:  # another worker took a run of the same thread in this very moment
             self.wake()
@@ -228,35 +225,32 @@ class PostgresRunQueue:
 
     async def heartbeat(self, claims: Sequence[Claim], *, lease: timedelta) -> Mapping[RunId, StopReason]:
         held = [[claim.run_id for claim in claims], [claim.generation for claim in claims]]
-        async with self._database.system_transaction() as connection:
+        async with self._database.system_pipeline() as connection:
             rows = await (await connection.execute(_HEARTBEAT, [lease, *held])).fetchall()
         alive = {str(row["run_id"]): row["stop_reason"] for row in rows}
         stops = {claim.run_id: alive.get(claim.run_id, StopReason.DELETED) for claim in claims}
         return {run_id: StopReason(reason) for run_id, reason in stops.items() if reason}
 
     async def finish(self, claim: Claim, outcome: Outcome) -> None:
-        async with self._database.system_transaction() as connection:
+        async with self._database.system_pipeline() as connection:
             stored = await self._finish(connection, claim, outcome)
         self._log.publish(stored)
         self.wake()
 
     async def _finish(self, connection: AsyncConnection[Row], claim: Claim, outcome: Outcome) -> list[StoredEvent]:
-        async with connection.pipeline():
-            await connection.execute(_LOCK_THREAD, [claim.thread_id])
-            held = await connection.execute(_HELD, [claim.run_id, claim.generation])
-        row = await held.fetchone()
+        await connection.execute(_LOCK_THREAD, [claim.thread_id])
+        row = await (await connection.execute(_HELD, [claim.run_id, claim.generation])).fetchone()
         if row is None:
             raise ClaimLost("This run is not this worker's any more")
         before: int = row["last_seq"]
         events = await self._raise_interrupts(connection, claim, outcome.interrupts, seq=before + 1)
         placed = place(claim, [*events, *_last_events(claim, outcome)], before=before)
-        async with connection.pipeline():
-            await insert_events(connection, placed)
-            error = Jsonb(outcome.error, dumps=encode) if outcome.error else None
-            usage = Jsonb(dict(outcome.usage), dumps=encode)
-            await connection.execute(_FINISH_RUN, [outcome.status.value, error, usage, claim.run_id])
-            after = "error" if outcome.status in (RunStatus.ERROR, RunStatus.TIMEOUT) else "idle"
-            await connection.execute(_SETTLE_THREAD, [placed[-1].seq, after, claim.thread_id])
+        await insert_events(connection, placed)
+        error = Jsonb(outcome.error, dumps=encode) if outcome.error else None
+        usage = Jsonb(dict(outcome.usage), dumps=encode)
+        await connection.execute(_FINISH_RUN, [outcome.status.value, error, usage, claim.run_id])
+        after = "error" if outcome.status in (RunStatus.ERROR, RunStatus.TIMEOUT) else "idle"
+        await connection.execute(_SETTLE_THREAD, [placed[-1].seq, after, claim.thread_id])
         return [item.stored() for item in placed]
 
     async def _raise_interrupts(
@@ -271,7 +265,7 @@ class PostgresRunQueue:
 
     async def request_stop(self, thread_id: ThreadId, reason: StopReason) -> list[RunId]:
         stored: list[StoredEvent] = []
-        async with self._database.system_transaction() as connection:
+        async with self._database.system_pipeline() as connection:
             await connection.execute(_LOCK_THREAD, [thread_id])
             await connection.execute(_LOCK_RUNS, [thread_id])
             running = await (await connection.execute(_REQUEST_STOP, [reason.value, thread_id])).fetchall()
@@ -303,7 +297,7 @@ class PostgresRunQueue:
 
     async def fail_lost(self) -> int:
         error = {"code": "worker_lost", "detail": "The server stopped while this run was going on"}
-        async with self._database.system_transaction() as connection:
+        async with self._database.system_pipeline() as connection:
             lost = await (await connection.execute(_LOST)).fetchall()
         for row in lost:
             try:

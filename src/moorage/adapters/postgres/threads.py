@@ -91,7 +91,7 @@ class PostgresThreadStore:
 
     async def find(self, owner: UserId, thread_id: ThreadId) -> Thread | None:
         values = {"owner": owner, "thread_id": thread_id, "life": self._life}
-        async with self._database.tenant_transaction(owner) as connection:
+        async with self._database.tenant_pipeline(owner) as connection:
             row = await (await connection.execute(_FIND, values)).fetchone()
         return _thread(row) if row else None
 
