@@ -13,6 +13,8 @@ MIN_LENGTH = 8
 MAX_LENGTH = 128
 _WORKERS = 2
 _MAX_WAITING = 64
+_ROUNDS = 3  # with 64 MiB: RFC 9106's second recommendation
+_MEMORY_KIB = 64 * 1024
 
 _COMMON = frozenset(
     {
@@ -65,10 +67,10 @@ def _encodable(text: str) -> bool:
 class PasswordHasher:
     """Hashes and verifies, at most two at a time; refuses when too many wait, so that log-ins cannot pile up."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, rounds: int = _ROUNDS, memory_kib: int = _MEMORY_KIB) -> None:
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="passwords")
         self._waiting = 0
-        self._scheme = argon2.using(type="ID")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        self._scheme = argon2.using(type="ID", rounds=rounds, memory_cost=memory_kib)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
         self._dummy = self._hash("no such user")
 
     async def hash(self, password: str) -> str:
