@@ -40,7 +40,7 @@ def set_up_logging(*, level: str = "INFO", human: bool | None = None) -> None:
         cache_logger_on_first_use=True,
     )
     tail: list[Processor] = (
-        [structlog.dev.ConsoleRenderer()]
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
         if human
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_dump)]
     )

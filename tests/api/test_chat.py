@@ -250,3 +250,27 @@ async def test_an_empty_or_huge_message_is_refused(alice: User):
     for message in ("", "x" * 100_001):
         reply: httpx.Response = await alice.client.post(f"/api/chat/{thread}", json={"message": message})
         assert reply.status_code == 422
+
+
+async def test_what_a_broken_off_step_still_asks_cannot_run_its_other_calls_again(alice: User, server: Server):
+    thread = await alice.new_session()
+    asked = pending(
+        await alice.play(thread, [execute("echo ran | tee -a effects.log; sleep 600"), execute("echo second")])
+    )
+    body = {"decisions": [{"interrupt_id": asked[0]["id"], "type": "approve"}]}
+    headers = {"accept": "text/event-stream"}
+    effects = server.workspaces / "alice" / thread / "effects.log"
+    async with (
+        asyncio.timeout(30),
+        alice.client.stream("POST", f"/api/resume/{thread}", json=body, headers=headers) as reply,
+    ):
+        async for event in read_events(reply):
+            if event.type == "tool_output":
+                await alice.client.post(f"/api/sessions/{thread}/cancel")
+            if event.type == "run_end":
+                assert event.data["status"] == "cancelled"
+    reply = await alice.client.post(f"/api/approvals/{asked[1]['id']}/decision", json={"type": "approve"})
+    assert reply.status_code == 409
+    events = await alice.play(thread, then="on we go")
+    assert only(events, "run_end")["status"] == "success"
+    assert effects.read_text() == "ran\n"

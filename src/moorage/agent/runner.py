@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any
 
 from langchain_core.messages import HumanMessage
@@ -59,9 +60,10 @@ class AgentRun:
 
     async def events(self) -> AsyncGenerator[Delta | RunEvent]:
         yield self._reader.start()
-        async for part in self._stream:
-            for event in self._reader.read(part):
-                yield event
+        async with aclosing(self._stream) as parts:
+            async for part in parts:
+                for event in self._reader.read(part):
+                    yield event
 
     @property
     def interrupts(self) -> list[RaisedInterrupt]:

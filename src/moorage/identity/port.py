@@ -75,9 +75,12 @@ class UserStore(Protocol):
         """For how long this account or address has had too many failures; 0 when it may try."""
         ...
 
-    async def record_failure(self, account: str, address: str) -> None: ...
+    async def settle_attempt(self, account: str, address: str, *, success: bool) -> int:
+        """Count a failure, or clear the account's; unless blocked by now: then do nothing and answer for how long.
 
-    async def clear_failures(self, account: str) -> None: ...
+        One at a time for an account and for an address, so that no number of attempts at once gets around the limit.
+        """
+        ...
 
     async def offer_setup(self, digest: bytes, *, lifetime: timedelta) -> bool:
         """Store a set-up token in place of earlier ones; False when there is an admin already."""

@@ -67,13 +67,19 @@ class Identity:
     """
 
     def __init__(
-        self, store: UserStore, signer: TokenSigner, *, registration_open: bool, clock: Callable[[], datetime]
+        self,
+        store: UserStore,
+        signer: TokenSigner,
+        *,
+        registration_open: bool,
+        clock: Callable[[], datetime],
+        hasher: PasswordHasher | None = None,
     ) -> None:
         self._store = store
         self._signer = signer
         self._registration_open = registration_open
         self._clock = clock
-        self._hasher = PasswordHasher()
+        self._hasher = hasher or PasswordHasher()
         self._standings: dict[str, tuple[float, Standing]] = {}
         self._changes = 0
 
@@ -95,22 +101,21 @@ class Identity:
 
     async def login(self, username: str, password: str, *, address: str) -> Tokens:
         """Raises WrongCredentials (the same for an unknown user) or TooManyFailures."""
-        await self._refuse_blocked(username, address)
-        user = await self._store.find(username)
-        matches = await self._hasher.verify(password, user.password_hash if user else None)
-        await self._refuse_blocked(username, address)
-        if user is None or not matches or not user.is_active:
-            await self._store.record_failure(username, address)
-            raise WrongCredentials
-        await self._store.clear_failures(username)
+        user = await self._checked(username, password, address=address)
         refresh_token, family = new_opaque_token(), uuid4()
         await self._store.add_refresh_token(user, opaque_digest(refresh_token), family, lifetime=_REFRESH_LIFETIME)
         return self._tokens(user, refresh_token, family)
 
-    async def _refuse_blocked(self, account: str, address: str) -> None:
-        """To be asked before and after hashing: of many guesses at once, those behind the limit must learn nothing."""
-        if seconds := await self._store.seconds_blocked(account, address):
-            raise TooManyFailures("Too many failed attempts: wait and try again", retry_after=seconds)
+    async def _checked(self, username: str, password: str, *, address: str) -> User:
+        """The user whose password this is. Of many guesses at once, those beyond the limit learn nothing."""
+        _refuse_blocked(await self._store.seconds_blocked(username, address))
+        user = await self._store.find(username)
+        matches = await self._hasher.verify(password, user.password_hash if user else None)
+        found = user if matches and user is not None and user.is_active else None
+        _refuse_blocked(await self._store.settle_attempt(username, address, success=found is not None))
+        if found is None:
+            raise WrongCredentials
+        return found
 
     async def authenticate(self, token: str) -> Principal:
         """Who this access token is; raises Unauthenticated when it does not count any more."""
@@ -164,13 +169,7 @@ class Identity:
 
     async def change_password(self, principal: Principal, current: str, new: str, *, address: str) -> None:
         """Raises WrongCredentials, WeakPassword or TooManyFailures. Ends every token of the user."""
-        await self._refuse_blocked(principal.user_id, address)
-        user = await self._get(principal.user_id)
-        matches = await self._hasher.verify(current, user.password_hash)
-        await self._refuse_blocked(principal.user_id, address)
-        if not matches:
-            await self._store.record_failure(principal.user_id, address)
-            raise WrongCredentials
+        user = await self._checked(principal.user_id, current, address=address)
         await self._store_password(user.user_id, check_password(new, username=user.user_id, field="new_password"))
 
     async def me(self, principal: Principal) -> User:
@@ -217,6 +216,11 @@ class Identity:
     def _tokens(self, user: User, refresh_token: str, family: UUID) -> Tokens:
         access = self._signer.issue(user, self._clock(), family=family)
         return Tokens(access, refresh_token, int(self._signer.lifetime.total_seconds()))
+
+
+def _refuse_blocked(seconds: int) -> None:
+    if seconds:
+        raise TooManyFailures("Too many failed attempts: wait and try again", retry_after=seconds)
 
 
 def _user_id(name: str) -> UserId:

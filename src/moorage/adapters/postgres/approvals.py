@@ -58,8 +58,8 @@ RETURNING {_COLUMNS}
 
 _CANCEL = f"""
 UPDATE interrupts SET status = 'cancelled', decision = '{{"type": "reject", "message": ""}}', decided_by = %s,
-    decided_via = 'cancel', decided_at = now()
-WHERE thread_id = %s AND status = 'pending' RETURNING owner_id, {_COLUMNS}
+    decided_via = %s, decided_at = now()
+WHERE thread_id = %s AND status = 'pending' RETURNING {_COLUMNS}
 """  # noqa: S608 -- constant columns
 
 _LIST = f"""
@@ -92,6 +92,14 @@ async def insert_interrupts(
 
 async def pending_of(connection: AsyncConnection[Row], thread_id: ThreadId) -> list[Interrupt]:
     rows = await (await connection.execute(_PENDING, [thread_id])).fetchall()
+    return [_interrupt(row) for row in rows]
+
+
+async def cancel_interrupts(
+    connection: AsyncConnection[Row], thread_id: ThreadId, *, by: UserId | None, via: str
+) -> list[Interrupt]:
+    """Nobody can answer what is pending any more; answers what was."""
+    rows = await (await connection.execute(_CANCEL, [by, via, thread_id])).fetchall()
     return [_interrupt(row) for row in rows]
 
 
@@ -161,7 +169,7 @@ class PostgresApprovalStore:
                 await _compare_and_set(connection, claim, interrupt, decision, via=via)
                 for interrupt, decision in decisions
             ]
-            placed = place(claim, [_decision_event(item) for item in decided], before=thread["last_seq"])
+            placed = place(claim, [decision_event(item) for item in decided], before=thread["last_seq"])
             resume = {
                 item.raised.id: decision.as_resume() for item, (_, decision) in zip(decided, decisions, strict=True)
             }
@@ -184,11 +192,13 @@ class PostgresApprovalStore:
     async def cancel_pending(self, owner: UserId, thread_id: ThreadId) -> None:
         async with self._database.tenant_transaction(owner) as connection:
             thread = await _lock_thread(connection, thread_id)
-            cancelled = await (await connection.execute(_CANCEL, [owner, thread_id])).fetchall()
+            cancelled = await cancel_interrupts(connection, thread_id, by=owner, via="cancel")
             placed = [
                 item
-                for seq, row in enumerate(cancelled, start=thread["last_seq"])
-                for item in place(_claim_of(row), [_decision_event(_interrupt(row))], before=seq)
+                for seq, interrupt in enumerate(cancelled, start=thread["last_seq"])
+                for item in place(
+                    claim_for(thread_id, owner, interrupt.run_id), [decision_event(interrupt)], before=seq
+                )
             ]
             if placed:
                 await insert_events(connection, placed)
@@ -198,10 +208,6 @@ class PostgresApprovalStore:
                 [len(placed), thread_id],
             )
         self._log.publish([item.stored() for item in placed])
-
-
-def _claim_of(row: Row) -> Claim:
-    return claim_for(ThreadId(row["thread_id"]), UserId(row["owner_id"]), RunId(str(row["run_id"])))
 
 
 async def _lock_thread(connection: AsyncConnection[Row], thread_id: ThreadId) -> Row:
@@ -238,7 +244,7 @@ async def _compare_and_set(
     return _interrupt(row)
 
 
-def _decision_event(interrupt: Interrupt) -> RunEvent:
+def decision_event(interrupt: Interrupt) -> RunEvent:
     decision = interrupt.decision or {}
     data = {
         "interrupt_id": interrupt.raised.id,

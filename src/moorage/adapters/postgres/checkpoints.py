@@ -26,7 +26,7 @@ class ThreadSaver(AsyncPostgresSaver):
     @asynccontextmanager
     async def _cursor(self, *, pipeline: bool = False) -> AsyncGenerator[AsyncCursor[DictRow]]:
         owner = self._claim.owner_id
-        transaction = self._database.tenant_pipeline if pipeline else self._database.tenant_transaction
+        transaction = self._database.tenant_batch if pipeline else self._database.tenant_transaction
         async with (
             self.lock,
             transaction(owner) as connection,

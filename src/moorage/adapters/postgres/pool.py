@@ -70,6 +70,17 @@ class Database:
             yield connection
 
     @asynccontextmanager
+    async def tenant_batch(self, user_id: UserId) -> AsyncGenerator[Connection]:
+        """`tenant_transaction` for writes only: one round trip, in which nothing may be read.
+
+        What is sent before the one synchronisation at its end is a transaction by itself (PostgreSQL, "Pipelining").
+        """
+        who = sql.SQL("SELECT set_config('app.user_id', {}, true)").format(sql.Literal(user_id))
+        async with self.connection() as connection, connection.pipeline():
+            await connection.execute(who, prepare=False)
+            yield connection
+
+    @asynccontextmanager
     async def system_pipeline(self) -> AsyncGenerator[Connection]:
         """`system_transaction` in the manner of `tenant_pipeline`."""
         async with self._pipeline(self._set_system) as connection:

@@ -9,7 +9,13 @@ from typing import Any
 from psycopg import AsyncConnection, errors
 from psycopg.types.json import Jsonb
 
-from moorage.adapters.postgres.approvals import insert_interrupts, pending_of, seen_by_human
+from moorage.adapters.postgres.approvals import (
+    cancel_interrupts,
+    decision_event,
+    insert_interrupts,
+    pending_of,
+    seen_by_human,
+)
 from moorage.adapters.postgres.enqueue import enqueue_run
 from moorage.adapters.postgres.event_log import PostgresEventLog, claim_for, insert_events, place
 from moorage.adapters.postgres.pool import Database
@@ -31,6 +37,9 @@ from moorage.runs.run import (
 from moorage.threads import SessionClosed, SessionExpired, ThreadNotFound
 
 type Row = dict[str, Any]
+
+# After these the graph stands in the middle of a step: answering what else that step asked would run its calls again.
+_BROKEN_OFF = (RunStatus.ERROR, RunStatus.TIMEOUT, RunStatus.CANCELLED)
 
 _TITLE_CHARACTERS = 60
 _KEY_REUSED = "This Idempotency-Key was used for another request"
@@ -118,7 +127,8 @@ RETURNING run_id, thread_id, owner_id, generation
 """
 
 _QUEUED = """
-SELECT run_id, thread_id, owner_id, generation FROM runs WHERE thread_id = %s AND status = 'queued' ORDER BY queue_no
+SELECT run_id, thread_id, owner_id, generation FROM runs
+WHERE thread_id = %s AND status = 'queued' AND (%s::text IS NULL OR kind = %s) ORDER BY queue_no
 """
 
 _LOST = """
@@ -242,8 +252,14 @@ class PostgresRunQueue:
         row = await (await connection.execute(_HELD, [claim.run_id, claim.generation])).fetchone()
         if row is None:
             raise ClaimLost("This run is not this worker's any more")
-        before: int = row["last_seq"]
-        events = await self._raise_interrupts(connection, claim, outcome.interrupts, seq=before + 1)
+        events: list[RunEvent] = []
+        ended: list[StoredEvent] = []
+        if outcome.status in _BROKEN_OFF:
+            ended = await self._cancel_queued(connection, claim.thread_id, RunKind.RESUME)
+            cancelled = await cancel_interrupts(connection, claim.thread_id, by=None, via="run_ended")
+            events = [decision_event(interrupt) for interrupt in cancelled]
+        before: int = row["last_seq"] + len(ended)
+        events += await self._raise_interrupts(connection, claim, outcome.interrupts, seq=before + 1)
         placed = place(claim, [*events, *_last_events(claim, outcome)], before=before)
         await insert_events(connection, placed)
         error = Jsonb(outcome.error, dumps=encode) if outcome.error else None
@@ -251,7 +267,7 @@ class PostgresRunQueue:
         await connection.execute(_FINISH_RUN, [outcome.status.value, error, usage, claim.run_id])
         after = "error" if outcome.status in (RunStatus.ERROR, RunStatus.TIMEOUT) else "idle"
         await connection.execute(_SETTLE_THREAD, [placed[-1].seq, after, claim.thread_id])
-        return [item.stored() for item in placed]
+        return [*ended, *(item.stored() for item in placed)]
 
     async def _raise_interrupts(
         self, connection: AsyncConnection[Row], claim: Claim, raised: Sequence[RaisedInterrupt], *, seq: int
@@ -272,13 +288,15 @@ class PostgresRunQueue:
             while not running and (row := await (await connection.execute(_TAKE_BACK_QUEUED, [thread_id])).fetchone()):
                 stored += await self._finish(connection, _claim_of(row), Outcome(RunStatus.CANCELLED))
             if running:
-                stored += await self._cancel_queued_behind(connection, thread_id)
+                stored += await self._cancel_queued(connection, thread_id)
         self._log.publish(stored)
         return [RunId(str(row["run_id"])) for row in running]
 
-    async def _cancel_queued_behind(self, connection: AsyncConnection[Row], thread_id: ThreadId) -> list[StoredEvent]:
-        """End the queued runs of a thread whose first one still runs: their last events, in order, without a claim."""
-        rows = await (await connection.execute(_QUEUED, [thread_id])).fetchall()
+    async def _cancel_queued(
+        self, connection: AsyncConnection[Row], thread_id: ThreadId, kind: RunKind | None = None
+    ) -> list[StoredEvent]:
+        """End a thread's queued runs (of one kind) before any worker has them: their last events, in order."""
+        rows = await (await connection.execute(_QUEUED, [thread_id, kind, kind])).fetchall()
         if not rows:
             return []
         update = "UPDATE threads SET last_seq = last_seq + %s WHERE thread_id = %s RETURNING last_seq"

@@ -47,6 +47,8 @@ SELECT ceil(extract(epoch FROM max(until) - now()))::int AS seconds FROM (
 ) blocks
 """
 
+_LOCK_ATTEMPTS = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
+
 _END_TOKENS = "UPDATE users SET token_version = token_version + 1, updated_at = now() WHERE user_id = %s"
 
 
@@ -133,27 +135,22 @@ class PostgresUserStore:
             await _revoke_family(connection, family, user_id)
 
     async def seconds_blocked(self, account: str, address: str) -> int:
-        values = {
-            "account": _storable(account),
-            "address": address,
-            "window": _WINDOW,
-            "per_account": _FAILURES_PER_ACCOUNT,
-            "per_address": _FAILURES_PER_ADDRESS,
-        }
         async with self._database.system_transaction() as connection:
-            row = await (await connection.execute(_BLOCKED, values)).fetchone()
-        return max(0, (row["seconds"] if row else None) or 0)
+            return await _seconds_blocked(connection, _storable(account), address)
 
-    async def record_failure(self, account: str, address: str) -> None:
+    async def settle_attempt(self, account: str, address: str, *, success: bool) -> int:
+        name = _storable(account)
         async with self._database.system_transaction() as connection:
-            await connection.execute(
-                "INSERT INTO login_failures (account, address) VALUES (%s, %s)", [_storable(account), address]
-            )
+            await connection.execute(_LOCK_ATTEMPTS, [f"account {name}"])
+            await connection.execute(_LOCK_ATTEMPTS, [f"address {address}"])
+            if seconds := await _seconds_blocked(connection, name, address):
+                return seconds
+            if success:
+                await connection.execute("DELETE FROM login_failures WHERE account = %s", [name])
+                return 0
+            await connection.execute("INSERT INTO login_failures (account, address) VALUES (%s, %s)", [name, address])
             await connection.execute("DELETE FROM login_failures WHERE failed_at < now() - 2 * %s", [_WINDOW])
-
-    async def clear_failures(self, account: str) -> None:
-        async with self._database.system_transaction() as connection:
-            await connection.execute("DELETE FROM login_failures WHERE account = %s", [account])
+        return 0
 
     async def offer_setup(self, digest: bytes, *, lifetime: timedelta) -> bool:
         async with self._database.system_transaction() as connection:
@@ -188,6 +185,18 @@ async def _add(
     except errors.UniqueViolation:
         return False
     return True
+
+
+async def _seconds_blocked(connection: AsyncConnection[Row], account: str, address: str) -> int:
+    values = {
+        "account": account,
+        "address": address,
+        "window": _WINDOW,
+        "per_account": _FAILURES_PER_ACCOUNT,
+        "per_address": _FAILURES_PER_ADDRESS,
+    }
+    row = await (await connection.execute(_BLOCKED, values)).fetchone()
+    return max(0, (row["seconds"] if row else None) or 0)
 
 
 async def _has_admin(connection: AsyncConnection[Row]) -> bool:
