@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import LiteralString
@@ -62,7 +63,7 @@ async def standing(store: PostgresUserStore, family: UUID, *, jti: str = "jti") 
 
 async def fail(store: PostgresUserStore, times: int, account: str = ALICE, address: str = "192.0.2.1") -> None:
     for _ in range(times):
-        await store.record_failure(account, address)
+        assert await store.settle_attempt(account, address, success=False) == 0
 
 
 async def test_a_user_is_found_as_added(store: PostgresUserStore) -> None:
@@ -196,11 +197,29 @@ async def test_the_twentieth_failure_blocks_the_address_for_everybody(store: Pos
 
 
 async def test_success_clears_the_account_and_no_other(store: PostgresUserStore) -> None:
-    await fail(store, 5)
-    await fail(store, 5, account=BOB)
-    await store.clear_failures(ALICE)
+    await fail(store, 4)
+    await fail(store, 4, account=BOB)
+    assert await store.settle_attempt(ALICE, "192.0.2.1", success=True) == 0
+    await fail(store, 1)
+    await fail(store, 1, account=BOB)
     assert await store.seconds_blocked(ALICE, "192.0.2.9") == 0
     assert await store.seconds_blocked(BOB, "192.0.2.9") > 0
+
+
+async def test_success_that_comes_after_the_block_does_not_count(store: PostgresUserStore) -> None:
+    await fail(store, 5)
+    assert await store.settle_attempt(ALICE, "192.0.2.9", success=True) > 0
+    assert await store.seconds_blocked(ALICE, "192.0.2.9") > 0
+
+
+@pytest.mark.parametrize("_attempt", range(3))
+async def test_of_many_failures_at_once_no_more_than_the_limit_are_answered(
+    store: PostgresUserStore, _attempt: int
+) -> None:
+    attempts = [store.settle_attempt(ALICE, f"192.0.2.{n}", success=False) for n in range(30)]
+    assert Counter(seconds == 0 for seconds in await asyncio.gather(*attempts))[True] == 5
+    attempts = [store.settle_attempt(f"user-{n}", "198.51.100.1", success=False) for n in range(40)]
+    assert Counter(seconds == 0 for seconds in await asyncio.gather(*attempts))[True] == 20
 
 
 async def test_a_block_ends_fifteen_minutes_after_the_first_of_its_failures(
