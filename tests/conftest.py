@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import tempfile
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
@@ -17,6 +18,9 @@ from moorage.adapters.postgres.migrate import migrate
 from moorage.adapters.postgres.pool import Database, open_database
 from moorage.adapters.postgres.roles import Roles
 from moorage.ids import UserId
+
+# Whatever starts the tests in the background may have SIGINT ignored, and the processes that tests start inherit it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NewDatabase = Callable[..., str]
 AddUser = Callable[[str], Awaitable[UserId]]
