@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from moorage.approvals import Answer, Decision, DecisionType, Interrupt, InterruptStatus
+from moorage.approvals import Answer, Decision, DecisionType, Interrupt, InterruptStatus, seen_by_human
 from moorage_api.deps import PrincipalDep, RuntimeDep
 
 router = APIRouter(prefix="/api/approvals", tags=["approvals"])
@@ -35,18 +35,6 @@ class DecisionBody(BaseModel):
             message=self.message,
             digest=self.digest,
         )
-
-
-class Approval(BaseModel):
-    """What an agent wants to do, and what became of it."""
-
-    model_config = ConfigDict(extra="allow")
-    id: str
-    thread_id: str
-    run_id: str
-    call_id: str
-    tool_name: str
-    status: str
 
 
 class ApprovalList(BaseModel):
@@ -93,19 +81,8 @@ async def decide(runtime: RuntimeDep, principal: PrincipalDep, interrupt_id: str
 
 
 def shown_approval(interrupt: Interrupt) -> dict[str, Any]:
-    raised = interrupt.raised
-    shown = {
-        "id": raised.id,
-        "call_id": raised.call_id,
-        "tool_name": raised.tool_name,
-        "tool_input": raised.tool_input,
-        "description": raised.description,
-        "allowed_decisions": raised.allowed_decisions,
-        "facts": raised.facts,
-        "digest": interrupt.digest,
-        "expires_at": interrupt.expires_at.isoformat(),
-        "agent": raised.agent,
-        "parent_call_id": raised.parent_call_id,
+    """What the human saw, and what became of it."""
+    became = {
         "thread_id": interrupt.thread_id,
         "run_id": interrupt.run_id,
         "status": interrupt.status.value,
@@ -115,4 +92,4 @@ def shown_approval(interrupt: Interrupt) -> dict[str, Any]:
         "decided_via": interrupt.decided_via,
         "executed_input": interrupt.executed_input,
     }
-    return {key: value for key, value in shown.items() if value is not None}
+    return seen_by_human(interrupt) | {key: value for key, value in became.items() if value is not None}

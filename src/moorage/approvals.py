@@ -82,6 +82,25 @@ class Interrupt:
     executed_input: dict[str, Any] | None = None
 
 
+def seen_by_human(interrupt: Interrupt) -> dict[str, Any]:
+    """What a human decides on, as events and the API show it."""
+    raised = interrupt.raised
+    shown = {
+        "id": raised.id,
+        "call_id": raised.call_id,
+        "tool_name": raised.tool_name,
+        "tool_input": raised.tool_input,
+        "description": raised.description,
+        "allowed_decisions": raised.allowed_decisions,
+        "facts": raised.facts,
+        "digest": interrupt.digest,
+        "expires_at": interrupt.expires_at.isoformat(),
+        "agent": raised.agent,
+        "parent_call_id": raised.parent_call_id,
+    }
+    return {key: value for key, value in shown.items() if value is not None}
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """One answer to one interrupt. Exactly one of `edited_args` (edit) and `message` (respond, maybe reject) fits."""

@@ -103,25 +103,6 @@ async def cancel_interrupts(
     return [_interrupt(row) for row in rows]
 
 
-def seen_by_human(interrupt: Interrupt) -> dict[str, Any]:
-    """An interrupt as events and the API show it."""
-    raised = interrupt.raised
-    shown = {
-        "id": raised.id,
-        "call_id": raised.call_id,
-        "tool_name": raised.tool_name,
-        "tool_input": raised.tool_input,
-        "description": raised.description,
-        "allowed_decisions": raised.allowed_decisions,
-        "facts": raised.facts,
-        "digest": interrupt.digest,
-        "expires_at": interrupt.expires_at,
-        "agent": raised.agent,
-        "parent_call_id": raised.parent_call_id,
-    }
-    return {key: value for key, value in shown.items() if value is not None}
-
-
 class PostgresApprovalStore:
     """`moorage.approvals.ApprovalStore` on Postgres."""
 

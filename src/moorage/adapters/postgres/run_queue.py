@@ -14,12 +14,11 @@ from moorage.adapters.postgres.approvals import (
     decision_event,
     insert_interrupts,
     pending_of,
-    seen_by_human,
 )
 from moorage.adapters.postgres.enqueue import enqueue_run
 from moorage.adapters.postgres.event_log import PostgresEventLog, claim_for, insert_events, place
 from moorage.adapters.postgres.pool import Database
-from moorage.approvals import RaisedInterrupt
+from moorage.approvals import RaisedInterrupt, seen_by_human
 from moorage.claims import Claim, ClaimLost, StopReason
 from moorage.errors import Conflict
 from moorage.events import EventType, Message, Role, RunEvent, StoredEvent, encode, run_event, scrub_text
