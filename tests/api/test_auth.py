@@ -18,7 +18,8 @@ from moorage.adapters.postgres.pool import Database
 from moorage.adapters.postgres.users import PostgresUserStore
 from moorage.identity import Identity, TokenSigner
 from moorage.identity.passwords import PasswordHasher
-from moorage.identity.tokens import opaque_digest
+from moorage.identity.port import Standing
+from moorage.identity.tokens import InvalidToken, opaque_digest
 from moorage.runtime import Runtime
 from moorage_api.app import create_app
 
@@ -65,10 +66,31 @@ class Caller:
 NewCaller = Callable[..., Caller]
 
 
-def with_identity(runtime: Runtime, clock: Clock, *, registration_open: bool = True, **parts: Any) -> Runtime:
+class PausingStore(PostgresUserStore):
+    """Lets something happen between reading and answering."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.has_read, self.may_answer = asyncio.Event(), asyncio.Event()
+
+    async def standing(self, *args: Any) -> Standing | None:
+        found = await super().standing(*args)
+        self.has_read.set()
+        await self.may_answer.wait()
+        return found
+
+
+def with_identity(
+    runtime: Runtime,
+    clock: Clock,
+    *,
+    store: PostgresUserStore | None = None,
+    registration_open: bool = True,
+    **parts: Any,
+) -> Runtime:
     """The runtime with an identity of our own: cheap hashes, another clock."""
     identity = Identity(
-        PostgresUserStore(runtime.database),
+        store or PostgresUserStore(runtime.database),
         TokenSigner("k" * 48, lifetime=timedelta(hours=24)),
         registration_open=registration_open,
         clock=clock,
@@ -368,6 +390,21 @@ async def test_a_disabled_users_token_dies_at_once(caller: Caller, runtime: Runt
     assert code(await caller.client.get("/api/auth/me")) == (401, "invalid_token")
     assert (await caller.refresh(tokens["refresh_token"])).status_code == 401
     assert code(await caller.login()) == (401, "wrong_credentials")
+
+
+async def test_what_was_read_before_a_change_is_not_believed_after_it(
+    caller: Caller, runtime: Runtime, clock: Clock
+) -> None:
+    store = PausingStore(runtime.database)
+    identity = with_identity(runtime, clock, store=store).identity
+    token = (await caller.login()).json()["access_token"]
+    early = asyncio.create_task(identity.authenticate(token))
+    await store.has_read.wait()
+    await identity.set_active("alice", active=False)
+    store.may_answer.set()
+    await early
+    with pytest.raises(InvalidToken):
+        await identity.authenticate(token)
 
 
 async def test_an_enabled_user_comes_in_again_but_not_with_old_tokens(caller: Caller, runtime: Runtime) -> None:
