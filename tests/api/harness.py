@@ -11,7 +11,7 @@ import httpx
 import orjson
 import uvicorn
 
-from moorage.runtime import Runtime, open_runtime
+from moorage.runtime import Runtime, open_runtime, open_sandbox_provider
 from moorage.settings import Settings, load_settings
 from moorage_api.app import create_app
 from moorage_api.server import bind
@@ -126,6 +126,14 @@ async def running(settings: Settings) -> AsyncGenerator[Server]:
             runtime.stop_readers()
             server.should_exit = True
             await serving
+    await remove_sandboxes(settings)
+
+
+async def remove_sandboxes(settings: Settings) -> None:
+    """A server leaves its stopped sandboxes to its next start; this installation has none."""
+    async with open_sandbox_provider(settings) as provider:
+        for info in await provider.list():
+            await provider.delete(info.ref)
 
 
 NewUser = Callable[[str], Awaitable[User]]
