@@ -97,7 +97,8 @@ class Worker:
 
     def _ended(self, run_id: RunId) -> None:
         del self._executions[run_id]
-        self._queue.wake()
+        if len(self._executions) == self._concurrency - 1:  # it was full: what had to wait may start
+            self._queue.wake()
 
     async def _keep_leases(self) -> None:
         while True:
