@@ -1,0 +1,50 @@
+"""A real server that is asked to stop: every reader is told, and nothing hangs."""
+
+import asyncio
+
+import httpx
+from tests.api.harness import PASSWORD, Event, User, only, read_events
+
+from moorage.cli.server_process import open_server
+
+_READERS = 20
+_READY_SECONDS = 120
+
+
+async def _new_user(client: httpx.AsyncClient) -> User:
+    account = {"username": "alice", "password": PASSWORD}
+    await client.post("/api/auth/register", json=account)
+    reply = await client.post("/api/auth/login", json=account)
+    client.headers["authorization"] = f"Bearer {reply.json()['access_token']}"
+    return User("alice", client)
+
+
+async def test_sigterm_tells_every_reader_and_ends_the_process():
+    with open_server("scripted:hello", keep=False) as server:
+        url = await asyncio.to_thread(server.wait_ready, seconds=_READY_SECONDS, progress=lambda _: None)
+        limits = httpx.Limits(max_connections=_READERS + 5)
+        async with httpx.AsyncClient(base_url=url, timeout=30, limits=limits) as client:
+            user = await _new_user(client)
+            thread = await user.new_session()
+            assert only(await user.chat(thread, "hello"), "run_end")["status"] == "success"
+            reading = asyncio.Semaphore(0)
+
+            async def read() -> list[Event]:
+                events: list[Event] = []
+                async with client.stream("GET", f"/api/sessions/{thread}/events") as reply:
+                    async for event in read_events(reply):
+                        events.append(event)
+                        if event.type == "run_end":
+                            reading.release()
+                return events
+
+            readers = [asyncio.create_task(read()) for _ in range(_READERS)]
+            for _ in readers:
+                await asyncio.wait_for(reading.acquire(), 30)
+            stopping = asyncio.create_task(asyncio.to_thread(server.stop))
+            told = await asyncio.wait_for(asyncio.gather(*readers), 30)
+            assert await stopping == 0
+        for events in told:
+            assert events[-1].type == "stream_closed"
+            assert events[-1].id is None
+            assert events[-1].data == {"reason": "server_restart", "last_seq": events[-2].id}
