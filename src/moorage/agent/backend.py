@@ -2,6 +2,7 @@
 
 import asyncio
 import shlex
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextvars import ContextVar
 from typing import Any
@@ -60,8 +61,9 @@ class SandboxBackend(BaseSandbox):
         self._max_time_limit = max_time_limit
         self._loop = loop or _running_loop()
 
+    @abstractmethod
     async def _sandbox(self) -> Sandbox:
-        raise NotImplementedError
+        """The sandbox that this call is for."""
 
     async def aexecute(self, command: str, *, timeout: int | None = None) -> ExecuteResponse:  # noqa: ASYNC109
         """Run one of deepagents' own helper commands. Its output is data: more is kept, and NULs mean something."""
