@@ -48,7 +48,13 @@ STATUS_AFTER: Mapping[DecisionType, InterruptStatus] = {
 
 @dataclass(frozen=True, slots=True)
 class RaisedInterrupt:
-    """A tool call that stopped and asks: what the agent wants to do, as the gate raised it."""
+    """A tool call that stopped and asks: what the agent wants to do, as the gate raised it.
+
+    The call is `position` (from 0) of the AI message `message_id` in the graph at `checkpoint_ns` ("" is the root).
+    `graph_id` is LangGraph's id, which a call that asks again keeps; `id` is the same but for such later questions.
+    For a call that changes a file, `base_file_hash` is the hex SHA-256 of what is there now, "absent" for nothing, and
+    `diff` a unified diff.
+    """
 
     id: InterruptId
     call_id: str
@@ -61,6 +67,11 @@ class RaisedInterrupt:
     agent: str
     parent_call_id: str | None = None
     base_file_hash: str | None = None
+    diff: str | None = None
+    checkpoint_ns: str = ""
+    message_id: str = ""
+    position: int = 0
+    graph_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,14 @@ from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from moorage.adapters.postgres.roles import Roles
+from moorage.claims import ClaimLost
 from moorage.errors import Unavailable
 from moorage.ids import UserId
 
 _FRESH_SECONDS = 1.0
 _CHECKOUT_SECONDS = 5.0
 _RETRY_SECONDS = 2
+_FENCED = "MO001"  # what `moorage_hold` raises
 
 # An idle transaction may hold a thread's row lock: a frozen process must not hold it for ever.
 _SESSION = sql.SQL(
@@ -206,7 +208,7 @@ def _refuse_failed(connection: Connection) -> None:
 
 @contextmanager
 def _unavailable() -> Generator[None]:
-    """Turn what Postgres cannot do just now into the error that callers know."""
+    """Turn what Postgres cannot do just now, and a claim that is lost, into the errors that callers know."""
     try:
         yield
     except PoolTimeout:
@@ -223,3 +225,7 @@ def _unavailable() -> Generator[None]:
         raise Unavailable("The database is read-only", retry_after=30) from error
     except psycopg.OperationalError as error:
         raise Unavailable("Postgres does not answer", retry_after=_RETRY_SECONDS) from error
+    except psycopg.DatabaseError as error:
+        if error.sqlstate == _FENCED:
+            raise ClaimLost("This run is not this worker's any more") from None
+        raise

@@ -62,6 +62,8 @@ _TABLES_OF_A_THREAD = (
     "run_events",
     "messages",
     "interrupts",
+    "tool_calls",
+    "approval_rules",
     "runs",
     "checkpoint_writes",
     "checkpoint_blobs",
