@@ -58,9 +58,14 @@ class Settings(BaseModel):
     run_max_steps: Annotated[int, Field(ge=1, le=1000)] = 100
     run_timeout_seconds: Annotated[float, Field(gt=0)] = 3600
     run_token_budget: Annotated[int, Field(ge=0)] = 0
-    run_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 64
+    run_concurrency: Annotated[int, Field(ge=1, le=10_000)] = 1000
+    run_concurrency_per_user: Annotated[int, Field(ge=0)] = 0
+    run_concurrency_total: Annotated[int, Field(ge=0)] = 0
     run_queue_per_thread: Annotated[int, Field(ge=0)] = 10
     run_approval_ttl_hours: Annotated[float, Field(gt=0)] = 168
+    run_lease_seconds: Annotated[float, Field(ge=2, le=600)] = 30
+    run_max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    run_event_retention_days: Annotated[float, Field(ge=0)] = 30
 
     quota_active_sessions: Annotated[int, Field(ge=0)] = 10
     session_life_hours: Annotated[float, Field(ge=0)] = 24
