@@ -2,13 +2,13 @@
 
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from moorage.runtime import Runtime
 from moorage_api import approvals, auth, chat, health, sessions
 from moorage_api.body_guard import BodyGuard
-from moorage_api.deps import protected_docs
+from moorage_api.deps import protected_docs, refuse_new_work
 from moorage_api.errors import install_error_handlers
 from moorage_api.request_context import RequestContext
 
@@ -27,8 +27,10 @@ def create_app(runtime: Runtime) -> FastAPI:
         redoc_url=None,
     )
     app.state.runtime = runtime
-    for module in (auth, sessions, chat, approvals, health):
+    for module in (auth, health):
         app.include_router(module.router)
+    for module in (sessions, chat, approvals):
+        app.include_router(module.router, dependencies=[Depends(refuse_new_work)])
     if not open_docs:
         protected_docs(app)
     install_error_handlers(app)

@@ -16,6 +16,7 @@ from moorage.identity import Principal
 from moorage.runtime import Runtime
 from moorage.threads import Thread
 
+_ENDINGS = ("/cancel", "/close")
 _bearer = OAuth2PasswordBearer(tokenUrl="/api/auth/login", auto_error=False)
 
 
@@ -24,6 +25,12 @@ def _runtime(request: Request) -> Runtime:
 
 
 RuntimeDep = Annotated[Runtime, Depends(_runtime)]
+
+
+def refuse_new_work(request: Request, runtime: RuntimeDep) -> None:
+    """For routers whose POSTs start something, unless their path says that they end something."""
+    if request.method == "POST" and not request.url.path.endswith(_ENDINGS):
+        runtime.check_accepting()
 
 
 def _token(token: Annotated[str | None, Depends(_bearer)]) -> str:

@@ -21,13 +21,19 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz")
 async def readyz(runtime: RuntimeDep) -> JSONResponse:
-    """Work can be done: the database answers and has this version's tables. 503 says what does not."""
+    """Work can be taken: the database answers, and nobody has asked this process to stop. Else 503.
+
+    `worker` says whether this process executes runs (`ok`), leaves them to others (`none`) or ends them (`draining`).
+    """
+    checks = {"database": "ok", "worker": runtime.worker_state}
     try:
         await runtime.check_ready()
     except AppError as error:
-        body = {"status": "unavailable", "checks": {"database": error.detail}}
-        return JSONResponse(body, status_code=503, headers={"Retry-After": "2"})
-    return JSONResponse({"status": "ok", "checks": {"database": "ok"}})
+        checks["database"] = error.detail
+    if checks["database"] == "ok" and not runtime.draining:
+        return JSONResponse({"status": "ok", "checks": checks})
+    body = {"status": "unavailable", "checks": checks}
+    return JSONResponse(body, status_code=503, headers={"Retry-After": "2"})
 
 
 @router.get("/ok")

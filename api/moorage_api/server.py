@@ -1,4 +1,4 @@
-"""Runs the application under uvicorn, and ends it well: readers are told, runs are stopped, then the rest closes."""
+"""Runs the application under uvicorn, and ends it well: readers are told, runs come to their end, the rest closes."""
 
 import signal
 import socket
@@ -17,7 +17,7 @@ _BACKLOG = 2048
 
 
 class _Server(uvicorn.Server):
-    """uvicorn waits for open streams; so they must be ended the moment it is asked to stop."""
+    """uvicorn waits for open streams; so they must be ended, and work refused, the moment it is asked to stop."""
 
     def __init__(self, config: uvicorn.Config, *, on_stop: Callable[[], None]) -> None:
         super().__init__(config)
@@ -25,7 +25,8 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 -- uvicorn's signature
         """Not uvicorn's own: it raises the signal again after serving, before the runtime could close."""
-        self._on_stop()
+        if not self.should_exit:
+            self._on_stop()
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
 
@@ -44,8 +45,10 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def serve(runtime: Runtime, listener: socket.socket, *, on_ready: Callable[[], None]) -> None:
-    """Serve until SIGTERM or SIGINT; returns when the last answer is out."""
+async def serve(
+    runtime: Runtime, listener: socket.socket, *, on_ready: Callable[[], None], on_stop: Callable[[], None]
+) -> None:
+    """Serve until SIGTERM or SIGINT, which calls `on_stop` once; returns when the last answer is out."""
     AppStatus.disable_automatic_graceful_drain()
     config = uvicorn.Config(
         create_app(runtime),
@@ -59,7 +62,12 @@ async def serve(runtime: Runtime, listener: socket.socket, *, on_ready: Callable
         timeout_keep_alive=75,
         backlog=_BACKLOG,
     )
-    server = _Server(config, on_stop=runtime.stop_readers)
+
+    def stop() -> None:
+        runtime.stop_accepting()
+        on_stop()
+
+    server = _Server(config, on_stop=stop)
     on_ready()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     await server.serve(sockets=[listener])

@@ -1,9 +1,10 @@
 """A real server that is asked to stop: every reader is told, and nothing hangs."""
 
 import asyncio
+from pathlib import Path
 
 import httpx
-from tests.api.harness import PASSWORD, Event, User, only, read_events
+from tests.api.harness import PASSWORD, Event, User, make_settings, only, read_events, running
 
 from moorage.cli.server_process import open_server
 
@@ -48,3 +49,28 @@ async def test_sigterm_tells_every_reader_and_ends_the_process():
             assert events[-1].type == "stream_closed"
             assert events[-1].id is None
             assert events[-1].data == {"reason": "server_restart", "last_seq": events[-2].id}
+
+
+async def test_a_server_that_is_stopping_refuses_work_and_says_when_to_come_back(
+    database_url: str, public_tmp_path: Path
+):
+    settings = make_settings(public_tmp_path / "stopping", database_url)
+    async with running(settings) as server, httpx.AsyncClient(base_url=server.url, timeout=30) as client:
+        user = await _new_user(client)
+        thread = await user.new_session()
+        assert (await client.get("/readyz")).json()["checks"]["worker"] == "ok"
+        server.runtime.stop_accepting()
+        new_work = {
+            "/api/sessions": {},
+            f"/api/chat/{thread}": {"message": "hello"},
+            f"/api/resume/{thread}": {"action": "continue"},
+            "/api/approvals/some/decision": {"type": "approve"},
+        }
+        for path, body in new_work.items():
+            reply = await client.post(path, json=body)
+            assert (reply.status_code, reply.json()["code"]) == (503, "server_stopping")
+            assert int(reply.headers["retry-after"]) > 0
+        assert (await client.post(f"/api/sessions/{thread}/cancel")).status_code == 200
+        assert (await client.get(f"/api/sessions/{thread}")).status_code == 200
+        ready = await client.get("/readyz")
+        assert (ready.status_code, ready.json()["checks"]["worker"]) == (503, "draining")

@@ -11,6 +11,7 @@ from typer.main import get_command
 # The function, or the Typer of sub-commands, that makes up a command.
 _COMMANDS = {
     "serve": "moorage.cli.serve:serve",
+    "worker": "moorage.cli.worker:worker",
     "chat": "moorage.cli.chat:chat",
     "demo": "moorage.cli.demo:demo",
     "doctor": "moorage.cli.doctor:doctor",

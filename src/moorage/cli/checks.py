@@ -125,11 +125,12 @@ async def check_sandbox(settings: Settings) -> Finding:
     """Run a command in a sandbox made for it."""
     began = time.monotonic()
     try:
-        with _public_folder() as folder:  # the server makes its files itself, as its own user
-            elsewhere = settings.model_copy(update={"data_dir": folder})
-            async with asyncio.timeout(_SANDBOX_SECONDS), open_sandbox_provider(elsewhere) as provider:
-                await provider.check()
-                name, note = provider.name, provider.isolation_note
+        async with (
+            asyncio.timeout(_SANDBOX_SECONDS),
+            open_sandbox_provider(settings, installation="doctor") as provider,
+        ):
+            await provider.check()
+            name, note = provider.name, provider.isolation_note
     except TimeoutError:
         detail = f"no sandbox ran `true` within {_SANDBOX_SECONDS:.0f} s"
         return Finding("sandbox", Status.FAIL, detail, "see whether `docker info` answers; restart the engine")

@@ -1,0 +1,199 @@
+"""Everything put together: stores, sandboxes, agents, runs, and what runs beside the server."""
+
+import asyncio
+import secrets
+import socket
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from moorage.adapters.postgres.approvals import PostgresApprovalStore
+from moorage.adapters.postgres.checkpoints import ThreadSaver
+from moorage.adapters.postgres.event_log import PostgresEventLog
+from moorage.adapters.postgres.pool import Database, open_database
+from moorage.adapters.postgres.run_queue import PostgresRunQueue
+from moorage.adapters.postgres.threads import PostgresThreadStore
+from moorage.agent.runner import AgentRunner
+from moorage.approvals import Approvals
+from moorage.errors import AppError
+from moorage.identity import Identity
+from moorage.runs.executor import Executor, RunLimits
+from moorage.runs.ports import EventLog, RunQueue
+from moorage.runs.service import Runs
+from moorage.runs.worker import Worker
+from moorage.runtime.database import installation_of, make_identity, open_postgres
+from moorage.runtime.intake import Intake, ServerStopping, WorkerState
+from moorage.runtime.models import make_agents
+from moorage.runtime.providers import open_sandboxes
+from moorage.settings import Settings
+from moorage.telemetry import get_logger
+from moorage.threads import Threads
+
+_BLOCKING_CALLS = 64
+_STOP_PATIENCE_SECONDS = 25.0
+_REAP_SECONDS = 10.0
+
+log = get_logger(__name__)
+
+type Beside = Callable[[], Coroutine[Any, Any, None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """What the HTTP layer and the command line work with."""
+
+    settings: Settings
+    identity: Identity
+    threads: Threads
+    approvals: Approvals
+    runs: Runs
+    event_log: EventLog
+    sandbox_kind: str
+    sandbox_note: str | None
+    model_name: str
+    database: Database
+    database_url: str
+    executes: bool
+    worker_name: str
+    intake: Intake
+
+    @property
+    def draining(self) -> bool:
+        """Whether this process was told to stop."""
+        return not self.intake.is_open
+
+    @property
+    def worker_state(self) -> WorkerState:
+        """What this process does for runs: execute them, finish what it executes, or nothing."""
+        if not self.executes:
+            return "none"
+        return "draining" if self.draining else "ok"
+
+    def stop_accepting(self) -> None:
+        """Take no new work, end all event streams, and let what runs come to its end: the process is to stop."""
+        self.intake.close()
+        self.stop_readers()
+
+    def check_accepting(self) -> None:
+        """Raise ServerStopping after `stop_accepting`."""
+        if self.draining:
+            raise ServerStopping
+
+    def stop_readers(self) -> None:
+        """End all event streams."""
+        self.event_log.close_readers()
+
+    async def check_ready(self) -> None:
+        """Raise Unavailable when the database does not answer."""
+        await self.database.ping()
+
+
+@asynccontextmanager
+async def open_runtime(settings: Settings, *, work: bool = True) -> AsyncGenerator[Runtime]:
+    """Start everything and stop it again. Raises Unavailable or another AppError that says what is missing.
+
+    Without `work` this process executes no runs; the workers on its database do.
+    """
+    executor = ThreadPoolExecutor(_BLOCKING_CALLS, thread_name_prefix="blocking")
+    asyncio.get_running_loop().set_default_executor(executor)
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(open_postgres(settings))
+        database = await stack.enter_async_context(open_database(url))
+        runtime, background = await _assemble(settings, stack, database, url, work=work)
+        async with background:
+            yield runtime
+
+
+async def _assemble(
+    settings: Settings, stack: AsyncExitStack, database: Database, url: str, *, work: bool
+) -> tuple[Runtime, AbstractAsyncContextManager[None]]:
+    life = timedelta(hours=settings.session_life_hours)
+    event_log = PostgresEventLog(database)
+    queue = PostgresRunQueue(
+        database,
+        event_log,
+        session_life=life,
+        queue_limit=settings.run_queue_per_thread,
+        ttl=timedelta(hours=settings.run_approval_ttl_hours),
+    )
+    thread_store = PostgresThreadStore(database, session_life=life)
+    installation = await installation_of(settings, url)
+    sandboxes = await open_sandboxes(settings, stack, thread_store, installation=installation)
+    agents, model_name = await make_agents(settings, stack, sandboxes)
+    runner = AgentRunner(agents, lambda claim: ThreadSaver(database, claim))
+    limits = RunLimits(settings.run_max_steps, settings.run_timeout_seconds, settings.run_token_budget)
+    worker = Worker(queue, Executor(runner, event_log, queue, limits), concurrency=settings.run_concurrency)
+    runs = Runs(queue, worker)
+    threads = Threads(
+        thread_store,
+        quota=settings.quota_active_sessions,
+        stop_runs=runs.stop_for_good,
+        remove_files=sandboxes.delete,
+    )
+    intake = Intake()
+    runtime = Runtime(
+        settings=settings,
+        identity=make_identity(settings, database),
+        threads=threads,
+        approvals=Approvals(PostgresApprovalStore(database, event_log, on_decided=queue.wake)),
+        runs=runs,
+        event_log=event_log,
+        sandbox_kind=sandboxes.provider.name,
+        sandbox_note=sandboxes.provider.isolation_note,
+        model_name=model_name,
+        database=database,
+        database_url=url,
+        executes=work,
+        worker_name=f"{socket.gethostname()}-{secrets.token_hex(4)}",
+        intake=intake,
+    )
+    beside: list[Beside] = [event_log.poll_forever, sandboxes.keep_sweeping]
+    if not work:  # a worker reaps, too
+        beside.append(partial(_reap_forever, queue))
+    return runtime, _background(event_log, worker if work else None, intake, beside)
+
+
+@asynccontextmanager
+async def _background(
+    event_log: PostgresEventLog, worker: Worker | None, intake: Intake, beside: Sequence[Beside]
+) -> AsyncGenerator[None]:
+    """What must run beside the server. When one of these dies, so does the server, and says why.
+
+    The worker begins to stop when the intake closes, while requests are still being answered. The log's writer is the
+    last to stop: what the worker ends with must still be stored.
+    """
+    async with asyncio.TaskGroup() as outer:
+        writer = outer.create_task(event_log.write_forever())
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(work()) for work in beside]
+            if worker is not None:
+                tasks.append(group.create_task(worker.work_forever()))
+            draining = group.create_task(_drain(worker, intake))
+            try:
+                yield
+            finally:
+                intake.close()
+                await asyncio.wait([draining])
+                for task in tasks:
+                    task.cancel()
+        writer.cancel()
+
+
+async def _drain(worker: Worker | None, intake: Intake) -> None:
+    await intake.wait_closed()
+    if worker is not None:
+        await worker.stop(patience=_STOP_PATIENCE_SECONDS)
+
+
+async def _reap_forever(queue: RunQueue) -> None:
+    """End, or give back, the runs whose workers are gone."""
+    while True:
+        await asyncio.sleep(_REAP_SECONDS)
+        try:
+            await queue.fail_lost()
+        except AppError as error:
+            log.warning("reaping_failed", code=error.code, detail=error.detail)

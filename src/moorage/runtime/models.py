@@ -1,0 +1,52 @@
+"""The agents, and where their models come from."""
+
+from contextlib import AsyncExitStack
+
+from moorage.agent.backend import ThreadSandbox
+from moorage.agent.gate import Gate
+from moorage.agent.graph import AgentParts, Agents
+from moorage.agent.models import SCRIPTED, ModelConfig, build_model, default_model_name
+from moorage.assistants import get_assistant
+from moorage.sandboxes.service import Sandboxes
+from moorage.settings import Settings
+from moorage.testing import serve_scripted_model
+
+
+async def make_agents(settings: Settings, stack: AsyncExitStack, sandboxes: Sandboxes) -> tuple[Agents, str]:
+    """The agents and the name of their default model; raises an AppError when that cannot be had."""
+    name = default_model(settings)
+    scripted = None
+    if name.partition(":")[0] == SCRIPTED:
+        scripted = await stack.enter_async_context(serve_scripted_model())
+    config = model_config(settings, scripted_base_url=scripted)
+    parts = AgentParts(
+        backend=ThreadSandbox(sandboxes, default_time_limit=settings.sandbox_command_seconds),
+        gate=Gate(facts={"sandbox": sandboxes.provider.name}),
+        model=lambda model: build_model(model, config),
+        default_model=name,
+        workspace=settings.container_workspace_dir,
+        shared=settings.container_shared_dir,
+        command_seconds=settings.sandbox_command_seconds,
+    )
+    agents = Agents(parts)
+    agents.get(get_assistant("agent"))  # a wrong model is told at start, not at the first message
+    return agents, name
+
+
+def default_model(settings: Settings) -> str:
+    """The model of assistants that name none, as `provider:name`."""
+    return default_model_name(settings.llm_model, has_zhipuai_key=settings.zhipuai_api_key is not None)
+
+
+def model_config(settings: Settings, *, scripted_base_url: str | None) -> ModelConfig:
+    """Where models come from."""
+    return ModelConfig(
+        api_key=settings.llm_api_key,
+        base_url=settings.llm_base_url,
+        zhipuai_api_key=settings.zhipuai_api_key,
+        zhipuai_api_base=settings.zhipuai_api_base,
+        scripted_base_url=scripted_base_url,
+        context_tokens=settings.llm_context_tokens,
+        timeout_seconds=settings.llm_timeout_seconds,
+        max_retries=settings.llm_max_retries,
+    )
