@@ -146,19 +146,21 @@ def _play_calls(conversation: Conversation) -> Reply:
             'I expect a message such as {"calls": [{"name": "execute", "args": {"command": "pwd"}}], "then": "Done."}; '
             "a list in place of a call means calls in parallel."
         )
-    calls, then = steps
-    return Reply(calls=calls[conversation.turn]) if conversation.turn < len(calls) else Reply(then)
+    calls, closing = steps
+    return Reply(calls=calls[conversation.turn]) if conversation.turn < len(calls) else closing
 
 
-def _read_calls(said: str) -> tuple[list[tuple[ToolCall, ...]], str] | None:
-    """The calls of each turn and the closing text; None if the message is not of the shape."""
+def _read_calls(said: str) -> tuple[list[tuple[ToolCall, ...]], Reply] | None:
+    """The calls of each turn and the closing words; None if the message is not of the shape."""
     script = parse_object(said)
     if script is None or not isinstance(script.get("calls"), list):
         return None
     turns = [_read_turn(item) for item in cast("list[object]", script["calls"])]
     if any(turn is None for turn in turns):
         return None
-    return [turn for turn in turns if turn], str(script.get("then", "Done."))
+    pause = script.get("pause")
+    closing = Reply(str(script.get("then", "Done.")), pause=pause if isinstance(pause, int | float) else 0)
+    return [turn for turn in turns if turn], closing
 
 
 def _read_turn(item: object) -> tuple[ToolCall, ...] | None:
@@ -214,7 +216,7 @@ _SCRIPTS: Mapping[str, tuple[str, Script]] = MappingProxyType(
         "repeat": ("calls ls for ever", _repeat_for_ever),
         "repeat-ids": ("uses the tool call id call_1 in every turn", _repeat_call_ids),
         "calls": (
-            'plays the user\'s message, {"calls":[{"name","args"},...],"then":"text"}, call by call',
+            'plays the user\'s message, {"calls":[{"name","args"},...],"then":"text","pause":0.1}, call by call',
             _play_calls,
         ),
     }

@@ -1,0 +1,109 @@
+"""What must hold of every thread after every fault, read back over HTTP, from the checkpoint and from the workspace."""
+
+import json
+from collections import Counter
+from typing import Any
+
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from tests.faults.scripts import EFFECTS
+from tests.faults.user import LAST, Event, Thread
+from tests.faults.world import World
+
+
+async def check(world: World, thread: Thread) -> None:
+    """All of it, on a thread that rests."""
+    await thread.catch_up()
+    rows = await world.rows("SELECT * FROM runs WHERE thread_id = %s ORDER BY queue_no", thread.id)
+    check_ends(thread.events, rows)
+    check_texts(thread.events)
+    await check_messages(world, thread, rows)
+    check_effects(thread.events, world.effects(thread))
+
+
+def check_ends(events: list[Event], rows: list[dict[str, Any]]) -> None:
+    """Every run is terminal and has said so exactly once, after all else that it said."""
+    assert [event.id for event in events] == list(range(1, len(events) + 1))
+    for row in rows:
+        said = [event for event in events if event.data.get("run_id") == str(row["run_id"])]
+        ends = [event for event in said if event.type == "run_end"]
+        assert row["status"] in LAST, f"run {row['run_id']} is {row['status']}"
+        assert [end.data["status"] for end in ends] == [row["status"]], f"run {row['run_id']}: {ends}"
+        assert said[-1].type == "run_end"
+
+
+def check_texts(events: list[Event]) -> None:
+    """A finished message is what its deltas spell."""
+    texts: dict[str, str] = {}
+    for event in events:
+        if event.type == "content_stream":
+            message_id = event.data["message_id"]
+            texts[message_id] = texts.get(message_id, "") + event.data["content_delta"]
+    for event in events:
+        if event.type == "message_complete":
+            assert texts.get(event.data["message_id"], "") == event.data["final_content"]
+
+
+async def check_messages(world: World, thread: Thread, rows: list[dict[str, Any]]) -> None:
+    """Each acknowledged message once and in order, for the user and for the model; no call without its result."""
+    acknowledged = [sent.message_id for sent in sorted(thread.sent, key=lambda sent: sent.seq)]
+    shown = await thread.messages()
+    said = [message["id"] for message in shown if message["role"] == "user"]
+    assert [message_id for message_id in said if message_id in acknowledged] == acknowledged
+    assert max(Counter(said).values(), default=1) == 1
+    assert max(Counter(message["id"] for message in shown).values(), default=1) == 1
+    seen = await checkpoint(world, thread)
+    heard = [str(message.id) for message in seen if isinstance(message, HumanMessage)]
+    ran = [row["input"]["message_id"] for row in rows if row["kind"] == "message" and row["status"] in LAST[:2]]
+    assert max(Counter(heard).values(), default=1) == 1
+    assert heard == [message_id for message_id in said if message_id in heard], "another order for the model"
+    assert [message_id for message_id in ran if message_id not in heard] == [], "finished runs that saw no message"
+    check_results(seen, waiting={item["call_id"] for item in await thread.pending()})
+    told = [str(message.id) for message in seen if isinstance(message, AIMessage | ToolMessage)]
+    known = {message["id"] for message in shown}
+    assert [message_id for message_id in told if message_id not in known] == [], "in the checkpoint, not in the history"
+
+
+def check_results(messages: list[AnyMessage], *, waiting: set[str]) -> None:
+    """After each message with calls come the results of exactly these calls, but for those that wait."""
+    calls: list[str] = []
+    results: list[str] = []
+    for message in [*messages, HumanMessage("the end")]:
+        if isinstance(message, ToolMessage):
+            results.append(message.tool_call_id)
+            continue
+        missing = Counter(calls) - Counter(results)
+        assert set(missing) <= waiting, f"no result for {missing}"
+        assert not Counter(results) - Counter(calls), f"two results, or for no call: {results} of {calls}"
+        calls = [str(call["id"]) for call in message.tool_calls] if isinstance(message, AIMessage) else []
+        results = []
+
+
+async def checkpoint(world: World, thread: Thread) -> list[AnyMessage]:
+    """The messages that the model will be shown next."""
+    async with AsyncPostgresSaver.from_conn_string(world.postgres.url("faults")) as saver:
+        found = await saver.aget_tuple({"configurable": {"thread_id": thread.id, "checkpoint_ns": ""}})
+    return found.checkpoint["channel_values"].get("messages", []) if found else []
+
+
+def check_effects(events: list[Event], effects: list[str]) -> None:
+    """No effect twice; one where the result says success, none where nothing ran."""
+    counts = Counter(effects)
+    assert max(counts.values(), default=1) == 1, f"effects came twice: {counts.most_common(3)}"
+    results = {event.data["call_id"]: event.data for event in events if event.type == "tool_result"}
+    told = Counter(event.data["call_id"] for event in events if event.type == "tool_result")
+    assert max(told.values(), default=1) == 1, f"results were told twice: {told.most_common(3)}"
+    for event in events:
+        if event.type != "tool_call" or (name := _effect_of(event.data)) is None:
+            continue
+        status = results.get(event.data["call_id"], {}).get("status")
+        if status == "success":
+            assert counts[name] == 1, f"{name} succeeded and left {counts[name]} lines"
+        if status == "rejected":
+            assert counts[name] == 0, f"{name} was rejected and left a line"
+
+
+def _effect_of(call: dict[str, Any]) -> str | None:
+    command = json.loads(json.dumps(call["tool_input"])).get("command", "")
+    words = str(command).split()
+    return words[1] if words[:1] == ["echo"] and EFFECTS in words else None
