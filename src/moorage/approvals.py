@@ -2,22 +2,26 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from typing import Any, Protocol, assert_never, cast
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match  # pyright: ignore[reportUnknownVariableType]
 
-from moorage.errors import Conflict, InvalidPayload, NotFound
+from moorage.errors import AppError, Conflict, InvalidPayload, NotFound
 from moorage.events import encode, survives_encoding
+from moorage.idempotency import RequestKey
 from moorage.ids import InterruptId, RunId, ThreadId, UserId
 from moorage.paging import Page
+from moorage.rules import Effect, NewRule, Remember, ResolvePath, new_rule
 
 MAX_ARGUMENT_BYTES = 256 * 1024
 MAX_MESSAGE_CHARACTERS = 10_000
+ABSENT = "absent"
 
 
 class InterruptStatus(StrEnum):
@@ -44,6 +48,23 @@ STATUS_AFTER: Mapping[DecisionType, InterruptStatus] = {
     DecisionType.REJECT: InterruptStatus.REJECTED,
     DecisionType.RESPOND: InterruptStatus.RESPONDED,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a call would change in a file.
+
+    `base_file_hash` is the hex SHA-256 of the file's present bytes, "absent" or "unreadable"; `diff` a unified diff,
+    None when there can be none; `note` says why, or what else the human should know.
+    """
+
+    base_file_hash: str
+    diff: str | None
+    note: str | None
+
+
+type InspectChange = Callable[[ThreadId, str, dict[str, Any]], Awaitable[Change | None]]
+"""What a call of this tool with these arguments would change in the thread's files now; None: nothing to compare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +125,27 @@ def seen_by_human(interrupt: Interrupt) -> dict[str, Any]:
         "description": raised.description,
         "allowed_decisions": raised.allowed_decisions,
         "facts": raised.facts,
+        "diff": raised.diff,
         "digest": interrupt.digest,
         "expires_at": interrupt.expires_at.isoformat(),
         "agent": raised.agent,
         "parent_call_id": raised.parent_call_id,
     }
     return {key: value for key, value in shown.items() if value is not None}
+
+
+def with_change(raised: RaisedInterrupt, change: Change) -> RaisedInterrupt:
+    """The same question about the file as it is now."""
+    facts = {name: value for name, value in raised.facts.items() if name != "note"}
+    if change.note is not None:
+        facts["note"] = change.note
+    return replace(raised, base_file_hash=change.base_file_hash, diff=change.diff, facts=facts)
+
+
+def as_decided(interrupt: Interrupt) -> Interrupt:
+    """The interrupt as it was right after its decision, whatever became of it since."""
+    kind = (interrupt.decision or {}).get("type")
+    return replace(interrupt, status=STATUS_AFTER[DecisionType(kind)]) if kind else interrupt
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +157,10 @@ class Decision:
     edited_name: str | None = None
     message: str | None = None
     digest: str | None = None
+    remember: Remember | None = None
 
     def as_resume(self) -> dict[str, Any]:
-        """The value with which the graph resumes."""
+        """What is decided, as it is stored."""
         match self.type:
             case DecisionType.EDIT:
                 return {"type": "edit", "args": self.edited_args}
@@ -157,6 +194,13 @@ class StaleDigest(Conflict):
     code = "stale_digest"
 
 
+class FileChanged(Conflict):
+    code = "file_changed"
+
+    def __init__(self) -> None:
+        super().__init__("The file has changed since this was asked: look at the new difference and decide again")
+
+
 def digest_of(thread_id: str, raised: RaisedInterrupt) -> str:
     """What binds a decision to what the human saw: hex SHA-256 of canonical JSON (sorted keys, no spaces, UTF-8)."""
     seen = {
@@ -188,6 +232,8 @@ def check_decision(interrupt: Interrupt, decision: Decision) -> None:
         raise InvalidDecision("decision respond needs a message")
     if decision.message is not None:
         _check_message(decision)
+    if decision.remember is not None and decision.type not in (DecisionType.APPROVE, DecisionType.REJECT):
+        raise InvalidDecision("remember belongs to decisions approve and reject only")
 
 
 def _check_edit(raised: RaisedInterrupt, decision: Decision) -> None:
@@ -231,6 +277,15 @@ class Answer:
     call_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class CheckedDecision:
+    """A decision that fits its interrupt as it was read, and the rule that is to be remembered with it."""
+
+    interrupt: Interrupt
+    decision: Decision
+    rule: NewRule | None = None
+
+
 class ApprovalStore(Protocol):
     """Where interrupts are kept. Every call sees those of `owner` only."""
 
@@ -242,25 +297,50 @@ class ApprovalStore(Protocol):
         self, owner: UserId, *, status: InterruptStatus | None, thread_id: str | None, limit: int, cursor: str | None
     ) -> Page[Interrupt]: ...
 
-    async def decide(
-        self, owner: UserId, thread_id: ThreadId, decisions: Sequence[tuple[Interrupt, Decision]], *, via: str
-    ) -> Decided:
-        """Compare-and-set all of `decisions` and enqueue the continuing run, in one transaction.
+    async def find_answer(self, owner: UserId, request: RequestKey) -> Decided | None:
+        """What was answered to this request before; raises IdempotencyMismatch when its key was another's."""
+        ...
 
-        Raises InterruptDecided, changing nothing, when one of them is not pending any more or has expired.
+    async def decide(
+        self,
+        owner: UserId,
+        thread_id: ThreadId,
+        decisions: Sequence[CheckedDecision],
+        *,
+        via: str,
+        request: RequestKey | None,
+    ) -> Decided:
+        """Compare-and-set all of `decisions`, store their rules, enqueue the continuing run: in one transaction.
+
+        Answers what it answered before when `request` is a repetition. Raises, changing nothing, InterruptDecided when
+        one of them is not pending any more or has expired, FileChanged when it is not what was checked, SessionClosed,
+        SessionExpired or IdempotencyMismatch.
         """
+        ...
+
+    async def show_change(self, owner: UserId, interrupt: Interrupt, change: Change) -> None:
+        """Bind a pending interrupt to the file as it is now, and tell the thread's readers its new digest."""
         ...
 
     async def cancel_pending(self, owner: UserId, thread_id: ThreadId) -> None:
         """Mark what waits as cancelled and leave the thread idle, without a model call."""
         ...
 
+    async def expire(self) -> int:
+        """Close the interrupts of all users whose time is over, without a model call; answers how many."""
+        ...
+
 
 class Approvals:
     """How humans answer what agents want to do."""
 
-    def __init__(self, store: ApprovalStore) -> None:
+    def __init__(
+        self, store: ApprovalStore, *, inspect: InspectChange | None = None, resolve: ResolvePath | None = None
+    ) -> None:
+        """Without `inspect` nobody looks whether a file changed; without `resolve` rules take paths as written."""
         self._store = store
+        self._inspect = inspect
+        self._resolve = resolve
 
     async def pending(self, owner: UserId, thread_id: ThreadId) -> list[Interrupt]:
         return await self._store.pending(owner, thread_id)
@@ -276,29 +356,113 @@ class Approvals:
     ) -> Page[Interrupt]:
         return await self._store.search(owner, status=status, thread_id=thread_id, limit=limit, cursor=cursor)
 
-    async def answer(self, owner: UserId, thread_id: ThreadId, answers: Sequence[Answer], *, via: str) -> Decided:
-        """Answer call by call. All are checked before any is written; they take effect together or not at all."""
-        pending = await self._store.pending(owner, thread_id)
-        chosen = [(await self._addressed(owner, thread_id, pending, answer), answer.decision) for answer in answers]
-        if len({interrupt.raised.id for interrupt, _ in chosen}) < len(chosen):
-            raise InvalidDecision("two decisions address the same approval")
-        for interrupt, decision in chosen:
-            check_decision(interrupt, decision)
-        return await self._store.decide(owner, thread_id, chosen, via=via)
+    async def answer(
+        self,
+        owner: UserId,
+        thread_id: ThreadId,
+        answers: Sequence[Answer],
+        *,
+        via: str,
+        request: RequestKey | None = None,
+    ) -> Decided:
+        """Answer call by call. All are checked before any is written; they take effect together or not at all.
+
+        A repeated `request` gets the answer of the first. What it raises is in `check_decision`, `new_rule` and
+        `ApprovalStore.decide`; FileChanged comes with the interrupt already bound to the new file.
+        """
+
+        async def act() -> Decided:
+            pending = await self._store.pending(owner, thread_id)
+            chosen = [(await self._addressed(owner, thread_id, pending, answer), answer.decision) for answer in answers]
+            if len({interrupt.raised.id for interrupt, _ in chosen}) < len(chosen):
+                raise InvalidDecision("two decisions address the same approval")
+            for interrupt, decision in chosen:
+                check_decision(interrupt, decision)
+            return await self._decide(owner, thread_id, chosen, via=via, request=request)
+
+        return await self._once(owner, request, act)
 
     async def answer_all(
-        self, owner: UserId, thread_id: ThreadId, decision: Decision, *, up_to_seq: int | None, via: str
+        self,
+        owner: UserId,
+        thread_id: ThreadId,
+        decision: Decision,
+        *,
+        up_to_seq: int | None,
+        via: str,
+        request: RequestKey | None = None,
     ) -> Decided:
         """Give all that is pending one answer. Raises InterruptDecided if something was raised after `up_to_seq`."""
-        pending = await self._store.pending(owner, thread_id)
-        if not pending:
-            raise NothingPending("Nothing waits for approval in this session")
-        if up_to_seq is not None and any(interrupt.seq > up_to_seq for interrupt in pending):
-            raise InterruptDecided("More came up for approval since: look again", code="approvals_changed")
-        return await self._store.decide(owner, thread_id, [(item, decision) for item in pending], via=via)
+
+        async def act() -> Decided:
+            pending = await self._store.pending(owner, thread_id)
+            if not pending:
+                raise NothingPending("Nothing waits for approval in this session")
+            if up_to_seq is not None and any(interrupt.seq > up_to_seq for interrupt in pending):
+                raise InterruptDecided("More came up for approval since: look again", code="approvals_changed")
+            for interrupt in pending:
+                check_decision(interrupt, decision)
+            chosen = [(interrupt, decision) for interrupt in pending]
+            return await self._decide(owner, thread_id, chosen, via=via, request=request)
+
+        return await self._once(owner, request, act)
 
     async def cancel_pending(self, owner: UserId, thread_id: ThreadId) -> None:
         await self._store.cancel_pending(owner, thread_id)
+
+    async def expire(self) -> int:
+        """Close what nobody decided in time; answers how many approvals that were."""
+        return await self._store.expire()
+
+    async def _once(self, owner: UserId, request: RequestKey | None, act: Callable[[], Awaitable[Decided]]) -> Decided:
+        """The first answer to a repeated request, also when it came while this repetition was being checked."""
+        if request is None:
+            return await act()
+        if (earlier := await self._store.find_answer(owner, request)) is not None:
+            return earlier
+        try:
+            return await act()
+        except AppError:
+            if (earlier := await self._store.find_answer(owner, request)) is not None:
+                return earlier
+            raise
+
+    async def _decide(
+        self,
+        owner: UserId,
+        thread_id: ThreadId,
+        chosen: Sequence[tuple[Interrupt, Decision]],
+        *,
+        via: str,
+        request: RequestKey | None,
+    ) -> Decided:
+        checked = [
+            CheckedDecision(interrupt, decision, await self._rule(interrupt, decision))
+            for interrupt, decision in chosen
+        ]
+        changes = [(interrupt, await self._change(interrupt, decision)) for interrupt, decision in chosen]
+        if any(change is not None for _, change in changes):
+            for interrupt, change in changes:
+                if change is not None:
+                    await self._store.show_change(owner, interrupt, change)
+            raise FileChanged
+        return await self._store.decide(owner, thread_id, checked, via=via, request=request)
+
+    async def _rule(self, interrupt: Interrupt, decision: Decision) -> NewRule | None:
+        if decision.remember is None:
+            return None
+        effect = Effect.ALLOW if decision.type is DecisionType.APPROVE else Effect.DENY
+        resolve = partial(self._resolve, interrupt.thread_id) if self._resolve else None
+        raised = interrupt.raised
+        return await new_rule(effect, raised.tool_name, raised.tool_input, decision.remember, resolve=resolve)
+
+    async def _change(self, interrupt: Interrupt, decision: Decision) -> Change | None:
+        """The change as it would be now, if this decision changes a file that is not what the human saw any more."""
+        raised = interrupt.raised
+        if self._inspect is None or raised.base_file_hash is None or not _touches_the_same_file(raised, decision):
+            return None
+        change = await self._inspect(interrupt.thread_id, raised.tool_name, raised.tool_input)
+        return change if change is not None and change.base_file_hash != raised.base_file_hash else None
 
     async def _addressed(
         self, owner: UserId, thread_id: ThreadId, pending: Sequence[Interrupt], answer: Answer
@@ -313,8 +477,18 @@ class Approvals:
         if matches:
             return matches[0]
         decided = await self._store.find(owner, answer.interrupt_id) if answer.interrupt_id else None
-        if decided is not None and decided.thread_id == thread_id:
+        if decided is not None and decided.thread_id == thread_id and decided.status is not InterruptStatus.PENDING:
             raise InterruptDecided(f"This approval is not pending any more: {decided.status.value}")
         if not pending:
             raise NothingPending("Nothing waits for approval in this session")
         raise InterruptNotFound
+
+
+def _touches_the_same_file(raised: RaisedInterrupt, decision: Decision) -> bool:
+    match decision.type:
+        case DecisionType.APPROVE:
+            return True
+        case DecisionType.EDIT:
+            return (decision.edited_args or {}).get("file_path") == raised.tool_input.get("file_path")
+        case DecisionType.REJECT | DecisionType.RESPOND:
+            return False

@@ -10,6 +10,7 @@ RunId = NewType("RunId", str)
 InterruptId = NewType("InterruptId", str)
 
 _UUID_LENGTH = 36
+_RESULTS = uuid.UUID("5b0f4d1c-6d1e-5c0a-9a57-2f6b1f1f7a3e")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _USER_ID = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,30}[a-z0-9])")
 
@@ -29,6 +30,11 @@ def new_run_id() -> RunId:
 
 def new_message_id() -> str:
     return str(uuid.uuid4())
+
+
+def result_message_id(thread_id: ThreadId, checkpoint_ns: str, message_id: str, position: int) -> str:
+    """The id of the message with the result of one tool call: whoever makes it, and however often, it is the same."""
+    return str(uuid.uuid5(_RESULTS, "\n".join((thread_id, checkpoint_ns, message_id, str(position)))))
 
 
 def owner_of(thread_id: str) -> UserId | None:

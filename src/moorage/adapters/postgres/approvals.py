@@ -1,126 +1,142 @@
-"""Interrupts in Postgres: raised in the transaction that ends their run, answered by one compare-and-set."""
+"""Approvals in Postgres: interrupts are answered by one compare-and-set, which also enqueues the run that goes on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
 from moorage.adapters.postgres.enqueue import enqueue_run
-from moorage.adapters.postgres.event_log import PostgresEventLog, claim_for, insert_events, place
+from moorage.adapters.postgres.event_log import Placed, PostgresEventLog, claim_for, insert_events, place
+from moorage.adapters.postgres.idempotency import earlier_answer, find_answer, keep_answer
+from moorage.adapters.postgres.interrupts import (
+    COLUMNS,
+    STATUS,
+    close_interrupts,
+    closing_events,
+    decision_event,
+    interrupt_of,
+    pending_of,
+)
+from moorage.adapters.postgres.interrupts import AskedCall as AskedCall
+from moorage.adapters.postgres.interrupts import insert_interrupts as insert_interrupts
+from moorage.adapters.postgres.interrupts import load_decided as load_decided
 from moorage.adapters.postgres.pool import Database
+from moorage.adapters.postgres.rules import insert_rule
 from moorage.approvals import (
     STATUS_AFTER,
+    Change,
+    CheckedDecision,
     Decided,
-    Decision,
     DecisionType,
+    FileChanged,
     Interrupt,
     InterruptDecided,
     InterruptStatus,
-    RaisedInterrupt,
+    as_decided,
     digest_of,
+    seen_by_human,
+    with_change,
 )
 from moorage.claims import Claim
-from moorage.events import EventType, RunEvent, encode, run_event, scrub_text
-from moorage.ids import InterruptId, RunId, ThreadId, UserId, new_run_id
+from moorage.events import EventType, StoredEvent, encode, run_event, scrub_text
+from moorage.idempotency import RequestKey
+from moorage.ids import RunId, ThreadId, UserId, new_run_id
 from moorage.paging import Page, decode_time_cursor, encode_cursor
 from moorage.runs.run import RunKind
-from moorage.threads import ThreadNotFound
+from moorage.threads import SessionClosed, SessionExpired, ThreadNotFound
 
 type Row = dict[str, Any]
 
-_COLUMNS = """id, thread_id, run_id, call_id, tool_name, tool_input, description, facts, base_file_hash, digest,
-    allowed_decisions, args_schema, agent, parent_call_id, status, decision, decided_by, decided_via, decided_at,
-    executed_input, seq, created_at, expires_at"""
+_CANCELLED = "The user cancelled"
+_TOO_LATE = "The user did not decide in time"
 
-_INSERT = """
-INSERT INTO interrupts (id, thread_id, owner_id, run_id, call_id, tool_name, tool_input, description, facts,
-    base_file_hash, digest, allowed_decisions, args_schema, agent, parent_call_id, seq, expires_at,
-    created_at)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, now() + %s,
-    now() + %s * interval '1 microsecond')
-ON CONFLICT (id) DO NOTHING
+# Locked in a statement of its own: one that waits for a lock still sees other tables as they were before the wait.
+_LOCK_THREAD = """
+SELECT last_seq, assistant_id, status,
+    (%s > 0 AND last_active < now() - make_interval(secs => %s)) AS expired
+FROM threads WHERE thread_id = %s FOR UPDATE
 """
 
-_PENDING = f"""
-SELECT {_COLUMNS} FROM interrupts
-WHERE thread_id = %s AND status = 'pending' AND expires_at > now() ORDER BY seq, created_at, id
-"""  # noqa: S608 -- constant columns
-
 _DECIDE = f"""
-UPDATE interrupts SET status = %s, decision = %s, decided_by = %s, decided_via = %s, decided_at = now(),
+UPDATE interrupts i SET status = %s, decision = %s, decided_by = %s, decided_via = %s, decided_at = now(),
     executed_input = %s, resume_run_id = %s
-WHERE id = %s AND thread_id = %s AND owner_id = %s AND status = 'pending' AND expires_at > now()
-RETURNING {_COLUMNS}
+WHERE i.id = %s AND i.thread_id = %s AND i.owner_id = %s AND i.digest = %s AND i.status = 'pending'
+    AND i.expires_at > now()
+RETURNING {COLUMNS}
 """  # noqa: S608 -- constant columns
 
-_CANCEL = f"""
-UPDATE interrupts SET status = 'cancelled', decision = '{{"type": "reject", "message": ""}}', decided_by = %s,
-    decided_via = %s, decided_at = now()
-WHERE thread_id = %s AND status = 'pending' RETURNING {_COLUMNS}
-"""  # noqa: S608 -- constant columns
+_SHOW_CHANGE = """
+UPDATE interrupts SET base_file_hash = %s, diff = %s, facts = %s, digest = %s, seq = %s
+WHERE id = %s AND thread_id = %s AND owner_id = %s AND digest = %s AND status = 'pending' AND expires_at > now()
+RETURNING id
+"""
+
+_FIND = f"SELECT {COLUMNS} FROM interrupts i WHERE i.id = %s AND i.owner_id = %s"  # noqa: S608 -- constant columns
+
+_FIND_ALL = f"SELECT {COLUMNS} FROM interrupts i WHERE i.id = ANY(%s) AND i.owner_id = %s"  # noqa: S608 -- constant
 
 _LIST = f"""
-SELECT {_COLUMNS} FROM interrupts
-WHERE owner_id = %(owner)s
-    AND (%(status)s::text IS NULL OR status = %(status)s)
-    AND (%(thread)s::text IS NULL OR thread_id = %(thread)s)
-    AND (%(at)s::timestamptz IS NULL OR (created_at, id) < (%(at)s, %(id)s))
-ORDER BY created_at DESC, id DESC LIMIT %(limit)s
+SELECT {COLUMNS} FROM interrupts i
+WHERE i.owner_id = %(owner)s
+    AND (%(status)s::text IS NULL OR {STATUS} = %(status)s)
+    AND (%(thread)s::text IS NULL OR i.thread_id = %(thread)s)
+    AND (%(at)s::timestamptz IS NULL OR (i.created_at, i.id) < (%(at)s, %(id)s))
+ORDER BY i.created_at DESC, i.id DESC LIMIT %(limit)s
 """  # noqa: S608 -- constant columns
 
+_OVERDUE = """
+SELECT DISTINCT thread_id, owner_id FROM interrupts WHERE status = 'pending' AND expires_at <= now() LIMIT 100
+"""
 
-async def insert_interrupts(
-    connection: AsyncConnection[Row], claim: Claim, raised: Sequence[RaisedInterrupt], *, ttl: timedelta, seq: int
-) -> None:
-    """Store interrupts in the order in which they were raised; one raised before, maybe decided by now, stays."""
-    rows = [
-        (
-            item.id, claim.thread_id, claim.owner_id, claim.run_id, scrub_text(item.call_id),
-            scrub_text(item.tool_name), Jsonb(item.tool_input, dumps=encode), scrub_text(item.description),
-            Jsonb(item.facts, dumps=encode), item.base_file_hash, digest_of(claim.thread_id, item),
-            item.allowed_decisions, Jsonb(item.args_schema, dumps=encode), item.agent, item.parent_call_id, seq, ttl,
-            position,
-        )
-        for position, item in enumerate(raised)
-    ]  # fmt: skip
-    async with connection.cursor() as cursor:
-        await cursor.executemany(_INSERT, rows)
-
-
-async def pending_of(connection: AsyncConnection[Row], thread_id: ThreadId) -> list[Interrupt]:
-    rows = await (await connection.execute(_PENDING, [thread_id])).fetchall()
-    return [_interrupt(row) for row in rows]
+_SETTLE = """
+UPDATE threads t SET last_seq = %(last)s, message_count = message_count + %(messages)s, run_status = CASE
+    WHEN EXISTS (SELECT FROM runs r WHERE r.thread_id = t.thread_id AND r.status IN ('queued', 'running')) THEN 'busy'
+    WHEN run_status = 'interrupted' AND NOT EXISTS (SELECT FROM interrupts i WHERE i.thread_id = t.thread_id
+        AND i.status = 'pending' AND i.expires_at > now()) THEN 'idle'
+    ELSE run_status END
+WHERE t.thread_id = %(thread)s
+"""
 
 
 async def cancel_interrupts(
     connection: AsyncConnection[Row], thread_id: ThreadId, *, by: UserId | None, via: str
 ) -> list[Interrupt]:
     """Nobody can answer what is pending any more; answers what was."""
-    rows = await (await connection.execute(_CANCEL, [by, via, thread_id])).fetchall()
-    return [_interrupt(row) for row in rows]
+    return await close_interrupts(
+        connection, thread_id, status=InterruptStatus.CANCELLED, by=by, via=via, message=_CANCELLED
+    )
 
 
 class PostgresApprovalStore:
     """`moorage.approvals.ApprovalStore` on Postgres."""
 
-    def __init__(self, database: Database, log: PostgresEventLog, *, on_decided: Callable[[], None]) -> None:
-        """`on_decided` is called after the commit of a decision, when its run can be claimed."""
+    def __init__(
+        self,
+        database: Database,
+        log: PostgresEventLog,
+        *,
+        on_decided: Callable[[], None],
+        session_life: timedelta = timedelta(0),
+    ) -> None:
+        """`on_decided` is called after the commit of a decision, when its run can be claimed.
+
+        Sessions without activity for `session_life` are expired; 0 means never.
+        """
         self._database = database
         self._log = log
         self._on_decided = on_decided
+        self._life = session_life.total_seconds()
 
     async def pending(self, owner: UserId, thread_id: ThreadId) -> list[Interrupt]:
         async with self._database.tenant_transaction(owner) as connection:
             return await pending_of(connection, thread_id)
 
     async def find(self, owner: UserId, interrupt_id: str) -> Interrupt | None:
-        sql = f"SELECT {_COLUMNS} FROM interrupts WHERE id = %s AND owner_id = %s"  # noqa: S608 -- constant columns
         async with self._database.tenant_transaction(owner) as connection:
-            row = await (await connection.execute(sql, [scrub_text(interrupt_id), owner])).fetchone()
-        return _interrupt(row) if row else None
+            row = await (await connection.execute(_FIND, [scrub_text(interrupt_id), owner])).fetchone()
+        return interrupt_of(row) if row else None
 
     async def search(
         self, owner: UserId, *, status: InterruptStatus | None, thread_id: str | None, limit: int, cursor: str | None
@@ -138,135 +154,173 @@ class PostgresApprovalStore:
             rows = await (await connection.execute(_LIST, values)).fetchall()
         last = rows[limit - 1] if len(rows) > limit else None
         more = encode_cursor(last["created_at"].isoformat(), last["id"]) if last else None
-        return Page([_interrupt(row) for row in rows[:limit]], more)
+        return Page([interrupt_of(row) for row in rows[:limit]], more)
+
+    async def find_answer(self, owner: UserId, request: RequestKey) -> Decided | None:
+        async with self._database.tenant_transaction(owner) as connection:
+            answer = await find_answer(connection, owner, request)
+            return await _decided_before(connection, owner, answer) if answer else None
 
     async def decide(
-        self, owner: UserId, thread_id: ThreadId, decisions: Sequence[tuple[Interrupt, Decision]], *, via: str
+        self,
+        owner: UserId,
+        thread_id: ThreadId,
+        decisions: Sequence[CheckedDecision],
+        *,
+        via: str,
+        request: RequestKey | None,
     ) -> Decided:
         claim = claim_for(thread_id, owner, new_run_id())
         async with self._database.tenant_transaction(owner) as connection:
-            thread = await _lock_thread(connection, thread_id)
-            decided = [
-                await _compare_and_set(connection, claim, interrupt, decision, via=via)
-                for interrupt, decision in decisions
-            ]
+            thread = await self._lock_thread(connection, thread_id)
+            if (answer := await earlier_answer(connection, owner, request)) is not None:
+                return await _decided_before(connection, owner, answer)
+            _refuse_closed(thread)
+            decided = [await _compare_and_set(connection, claim, item, via=via) for item in decisions]
+            for item in decisions:
+                if item.rule is not None:
+                    await insert_rule(connection, claim, item.rule, interrupt_id=item.interrupt.raised.id)
             placed = place(claim, [decision_event(item) for item in decided], before=thread["last_seq"])
-            resume = {
-                item.raised.id: decision.as_resume() for item, (_, decision) in zip(decided, decisions, strict=True)
-            }
-            await enqueue_run(
-                connection,
-                claim,
-                assistant_id=thread["assistant_id"],
-                kind=RunKind.RESUME,
-                run_input={"resume": resume, "first_seq": placed[0].seq},
-            )
+            await _enqueue(connection, claim, thread["assistant_id"], decisions, first_seq=placed[0].seq)
             await insert_events(connection, placed)
             await connection.execute(
                 "UPDATE threads SET last_seq = %s, run_status = 'busy', last_active = now() WHERE thread_id = %s",
                 [placed[-1].seq, thread_id],
             )
+            ids = [item.raised.id for item in decided]
+            answer = {"run_id": claim.run_id, "first_seq": placed[0].seq, "interrupts": ids}
+            await keep_answer(connection, owner, request, answer)
         self._log.publish([item.stored() for item in placed])
         self._on_decided()
         return Decided(claim.run_id, placed[0].seq, decided)
 
-    async def cancel_pending(self, owner: UserId, thread_id: ThreadId) -> None:
+    async def show_change(self, owner: UserId, interrupt: Interrupt, change: Change) -> None:
+        thread_id, seen = interrupt.thread_id, with_change(interrupt.raised, change)
+        placed: list[Placed] = []
         async with self._database.tenant_transaction(owner) as connection:
-            thread = await _lock_thread(connection, thread_id)
-            cancelled = await cancel_interrupts(connection, thread_id, by=owner, via="cancel")
-            placed = [
-                item
-                for seq, interrupt in enumerate(cancelled, start=thread["last_seq"])
-                for item in place(
-                    claim_for(thread_id, owner, interrupt.run_id), [decision_event(interrupt)], before=seq
-                )
-            ]
-            if placed:
+            thread = await self._lock_thread(connection, thread_id)
+            before: int = thread["last_seq"]
+            values = [seen.base_file_hash, seen.diff, Jsonb(seen.facts, dumps=encode), digest_of(thread_id, seen)]
+            key = [seen.id, thread_id, owner, interrupt.digest]
+            if await (await connection.execute(_SHOW_CHANGE, [*values, before + 1, *key])).fetchone():
+                shown = [seen_by_human(item) for item in await pending_of(connection, thread_id)]
+                event = run_event(EventType.INTERRUPT, {"interrupts": shown})
+                placed = place(claim_for(thread_id, owner, interrupt.run_id), [event], before=before)
                 await insert_events(connection, placed)
-            await connection.execute(
-                "UPDATE threads SET last_seq = last_seq + %s, run_status ="
-                " CASE run_status WHEN 'interrupted' THEN 'idle' ELSE run_status END WHERE thread_id = %s",
-                [len(placed), thread_id],
-            )
+                await connection.execute(
+                    "UPDATE threads SET last_seq = %s WHERE thread_id = %s", [before + 1, thread_id]
+                )
         self._log.publish([item.stored() for item in placed])
 
+    async def cancel_pending(self, owner: UserId, thread_id: ThreadId) -> None:
+        async with self._database.tenant_transaction(owner) as connection:
+            thread = await self._lock_thread(connection, thread_id)
+            closed = await cancel_interrupts(connection, thread_id, by=owner, via="cancel")
+            stored = await _tell(connection, owner, thread_id, closed, before=thread["last_seq"])
+        self._log.publish(stored)
 
-async def _lock_thread(connection: AsyncConnection[Row], thread_id: ThreadId) -> Row:
-    sql = "SELECT last_seq, assistant_id FROM threads WHERE thread_id = %s FOR UPDATE"
-    row = await (await connection.execute(sql, [thread_id])).fetchone()
-    if row is None:
-        raise ThreadNotFound
-    return row
+    async def expire(self) -> int:
+        async with self._database.system_transaction() as connection:
+            overdue = await (await connection.execute(_OVERDUE)).fetchall()
+        return sum([await self._expire(UserId(row["owner_id"]), ThreadId(row["thread_id"])) for row in overdue])
+
+    async def _expire(self, owner: UserId, thread_id: ThreadId) -> int:
+        async with self._database.system_transaction() as connection:
+            try:
+                thread = await self._lock_thread(connection, thread_id)
+            except ThreadNotFound:  # removed in this very moment
+                return 0
+            closed = await close_interrupts(
+                connection,
+                thread_id,
+                status=InterruptStatus.EXPIRED,
+                by=None,
+                via="expired",
+                message=_TOO_LATE,
+                only_overdue=True,
+            )
+            stored = await _tell(connection, owner, thread_id, closed, before=thread["last_seq"])
+        self._log.publish(stored)
+        return len(closed)
+
+    async def _lock_thread(self, connection: AsyncConnection[Row], thread_id: ThreadId) -> Row:
+        row = await (await connection.execute(_LOCK_THREAD, [self._life, self._life, thread_id])).fetchone()
+        if row is None:
+            raise ThreadNotFound
+        return row
+
+
+def _refuse_closed(thread: Row) -> None:
+    if thread["status"] == "closed":
+        raise SessionClosed("This session is closed")
+    if thread["expired"]:
+        raise SessionExpired("This session has expired: open a new one")
+
+
+async def _tell(
+    connection: AsyncConnection[Row], owner: UserId, thread_id: ThreadId, closed: Iterable[Interrupt], *, before: int
+) -> list[StoredEvent]:
+    """Store what readers are told of closed interrupts, and settle the thread that waited for them."""
+    placed: list[Placed] = []
+    for item in closed:
+        placed += place(claim_for(thread_id, owner, item.run_id), closing_events([item]), before=before + len(placed))
+    if placed:
+        await insert_events(connection, placed)
+    messages = sum(item.event.message is not None for item in placed)
+    values = {"last": before + len(placed), "messages": messages, "thread": thread_id}
+    await connection.execute(_SETTLE, values)
+    return [item.stored() for item in placed]
+
+
+async def _enqueue(
+    connection: AsyncConnection[Row],
+    claim: Claim,
+    assistant_id: str,
+    decisions: Sequence[CheckedDecision],
+    *,
+    first_seq: int,
+) -> None:
+    resume = {item.interrupt.raised.id: item.decision.as_resume() for item in decisions}
+    run_input = {"resume": resume, "first_seq": first_seq}
+    await enqueue_run(connection, claim, assistant_id=assistant_id, kind=RunKind.RESUME, run_input=run_input)
 
 
 async def _compare_and_set(
-    connection: AsyncConnection[Row], claim: Claim, interrupt: Interrupt, decision: Decision, *, via: str
+    connection: AsyncConnection[Row], claim: Claim, checked: CheckedDecision, *, via: str
 ) -> Interrupt:
-    raised = interrupt.raised
-    executed = {DecisionType.APPROVE: raised.tool_input, DecisionType.EDIT: decision.edited_args}.get(decision.type)
-    row = await (
-        await connection.execute(
-            _DECIDE,
-            [
-                STATUS_AFTER[decision.type].value,
-                Jsonb(decision.as_resume(), dumps=encode),
-                claim.owner_id,
-                via,
-                Jsonb(executed, dumps=encode) if executed is not None else None,
-                claim.run_id,
-                raised.id,
-                claim.thread_id,
-                claim.owner_id,
-            ],
-        )
-    ).fetchone()
-    if row is None:
-        raise InterruptDecided("This approval is not pending any more")
-    return _interrupt(row)
+    raised, decision = checked.interrupt.raised, checked.decision
+    executed = _executed(checked)
+    values = [
+        STATUS_AFTER[decision.type].value,
+        Jsonb(decision.as_resume(), dumps=encode),
+        claim.owner_id,
+        via,
+        Jsonb(executed, dumps=encode) if executed is not None else None,
+        claim.run_id,
+    ]
+    key = [raised.id, claim.thread_id, claim.owner_id, checked.interrupt.digest]
+    row = await (await connection.execute(_DECIDE, [*values, *key])).fetchone()
+    if row is not None:
+        return interrupt_of(row)
+    now = await (await connection.execute(_FIND, [raised.id, claim.owner_id])).fetchone()
+    if now is not None and now["status"] == InterruptStatus.PENDING:
+        raise FileChanged
+    raise InterruptDecided("This approval is not pending any more")
 
 
-def decision_event(interrupt: Interrupt) -> RunEvent:
-    decision = interrupt.decision or {}
-    data = {
-        "interrupt_id": interrupt.raised.id,
-        "call_id": interrupt.raised.call_id,
-        "type": decision.get("type"),
-        "decided_by": interrupt.decided_by,
-        "decided_via": interrupt.decided_via,
-        "executed_input": decision.get("args"),
-        "message": decision.get("message") or None,
-        "parent_call_id": interrupt.raised.parent_call_id,
-    }
-    return run_event(EventType.DECISION, data)
+def _executed(checked: CheckedDecision) -> dict[str, Any] | None:
+    match checked.decision.type:
+        case DecisionType.APPROVE:
+            return checked.interrupt.raised.tool_input
+        case DecisionType.EDIT:
+            return checked.decision.edited_args
+        case DecisionType.REJECT | DecisionType.RESPOND:
+            return None
 
 
-def _interrupt(row: Row) -> Interrupt:
-    raised = RaisedInterrupt(
-        id=InterruptId(row["id"]),
-        call_id=row["call_id"],
-        tool_name=row["tool_name"],
-        tool_input=row["tool_input"],
-        description=row["description"],
-        allowed_decisions=row["allowed_decisions"],
-        args_schema=row["args_schema"],
-        facts=row["facts"],
-        agent=row["agent"],
-        parent_call_id=row["parent_call_id"],
-        base_file_hash=row["base_file_hash"],
-    )
-    run_id: UUID = row["run_id"]
-    return Interrupt(
-        raised=raised,
-        thread_id=ThreadId(row["thread_id"]),
-        run_id=RunId(str(run_id)),
-        status=InterruptStatus(row["status"]),
-        digest=row["digest"],
-        seq=row["seq"],
-        created_at=row["created_at"],
-        expires_at=row["expires_at"],
-        decision=row["decision"],
-        decided_by=row["decided_by"],
-        decided_at=row["decided_at"],
-        decided_via=row["decided_via"],
-        executed_input=row["executed_input"],
-    )
+async def _decided_before(connection: AsyncConnection[Row], owner: UserId, answer: dict[str, Any]) -> Decided:
+    """The answer as it was given: what became of a question later, such as superseded, is not in it."""
+    rows = await (await connection.execute(_FIND_ALL, [answer["interrupts"], owner])).fetchall()
+    found = {row["id"]: interrupt_of(row) for row in rows}
+    interrupts = [as_decided(found[item]) for item in answer["interrupts"] if item in found]
+    return Decided(RunId(answer["run_id"]), answer["first_seq"], interrupts)
