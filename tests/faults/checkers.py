@@ -2,34 +2,40 @@
 
 import json
 from collections import Counter
+from functools import cache
 from typing import Any
 
+from deepagents import create_deep_agent
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMessage
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from tests.faults.scripts import EFFECTS
 from tests.faults.user import LAST, Event, Thread
 from tests.faults.world import World
 
+from moorage.agent.bench_model import BenchModel
+
 
 async def check(world: World, thread: Thread) -> None:
     """All of it, on a thread that rests."""
     await thread.catch_up()
     rows = await world.rows("SELECT * FROM runs WHERE thread_id = %s ORDER BY queue_no", thread.id)
-    check_ends(thread.events, rows)
+    await check_ends(world, thread, rows)
     check_texts(thread.events)
     await check_messages(world, thread, rows)
     check_effects(thread.events, world.effects(thread))
 
 
-def check_ends(events: list[Event], rows: list[dict[str, Any]]) -> None:
-    """Every run is terminal and has said so exactly once, after all else that it said."""
-    assert [event.id for event in events] == list(range(1, len(events) + 1))
-    for row in rows:
-        said = [event for event in events if event.data.get("run_id") == str(row["run_id"])]
-        ends = [event for event in said if event.type == "run_end"]
-        assert row["status"] in LAST, f"run {row['run_id']} is {row['status']}"
-        assert [end.data["status"] for end in ends] == [row["status"]], f"run {row['run_id']}: {ends}"
-        assert said[-1].type == "run_end"
+async def check_ends(world: World, thread: Thread, rows: list[dict[str, Any]]) -> None:
+    """No seq is missing or doubled; every run is terminal and has said so exactly once, after all else that it said."""
+    log = await world.rows("SELECT seq, run_id, type FROM run_events WHERE thread_id = %s ORDER BY seq", thread.id)
+    assert [row["seq"] for row in log] == [event.id for event in thread.events] == list(range(1, len(log) + 1))
+    ends = {event.id: event.data["status"] for event in thread.events if event.type == "run_end"}
+    for run in rows:
+        assert run["status"] in LAST, f"run {run['run_id']} is {run['status']}"
+        said = [row for row in log if row["run_id"] == run["run_id"]]
+        assert [row["type"] for row in said].count("run_end") == 1, f"{run['run_id']} ended: {said}"
+        assert said[-1]["type"] == "run_end", f"{run['run_id']} spoke after its end"
+        assert ends[said[-1]["seq"]] == run["status"]
 
 
 def check_texts(events: list[Event]) -> None:
@@ -80,10 +86,16 @@ def check_results(messages: list[AnyMessage], *, waiting: set[str]) -> None:
 
 
 async def checkpoint(world: World, thread: Thread) -> list[AnyMessage]:
-    """The messages that the model will be shown next."""
+    """The messages that the model will be shown next: deltas in the checkpoints, so a graph must put them together."""
     async with AsyncPostgresSaver.from_conn_string(world.postgres.url("faults")) as saver:
-        found = await saver.aget_tuple({"configurable": {"thread_id": thread.id, "checkpoint_ns": ""}})
-    return found.checkpoint["channel_values"].get("messages", []) if found else []
+        reader = _reader().copy(update={"checkpointer": saver})
+        found = await reader.aget_state({"configurable": {"thread_id": thread.id}})
+    return found.values.get("messages", [])
+
+
+@cache
+def _reader() -> Any:
+    return create_deep_agent(BenchModel())
 
 
 def check_effects(events: list[Event], effects: list[str]) -> None:

@@ -1,0 +1,64 @@
+"""Containers die under their commands and between them."""
+
+import time
+
+import pytest
+from tests.faults.checkers import check
+from tests.faults.scripts import effect, run, script
+from tests.faults.user import Event, Thread
+from tests.faults.world import World, docker
+
+_NEXT_SECONDS = 15
+_DEATHS = {"killed": ("kill",), "removed": ("rm", "--force")}
+
+
+@pytest.mark.parametrize("death", _DEATHS)
+async def test_a_container_that_dies_under_a_command_is_told_and_replaced(world: World, death: str):
+    server = await world.server()
+    thread = await world.thread(server)
+    sent = await thread.say(script(effect("before", then="sleep 50"), then="ok"))
+    assert await thread.until_end(sent.run_id) == "interrupted"
+    await thread.approve()
+    await world.until_effect(thread, "before")
+    docker(*_DEATHS[death], world.container(thread))
+    result = (await thread.until_type("tool_result", seconds=_NEXT_SECONDS)).data
+    assert result["status"] == "error"
+    assert "sandbox" in result["result"].lower()
+    assert await thread.settle() == "idle"
+    await _next_command_works(world, thread)
+    assert world.effects(thread) == ["before", "after"]
+    await check(world, thread)
+
+
+@pytest.mark.parametrize("death", _DEATHS)
+async def test_a_container_that_died_between_commands_is_not_noticed(world: World, death: str):
+    server = await world.server()
+    thread = await world.thread(server)
+    await thread.play(effect("before"))
+    docker(*_DEATHS[death], world.container(thread))
+    await _next_command_works(world, thread)
+    assert world.effects(thread) == ["before", "after"]
+    await check(world, thread)
+
+
+async def test_a_command_without_memory_or_processes_is_told(world: World):
+    server = await world.server(sandbox_memory_mb=128, sandbox_pids=64)
+    thread = await world.thread(server)
+    hungry = await thread.play(run("python3 -c 'b = bytearray(10**9)'"))
+    assert _result(hungry)["status"] == "error"
+    assert "memory" in _result(hungry)["result"].lower()
+    many = await thread.play(run("for i in $(seq 200); do sleep 30 & done; wait"))
+    assert _result(many)["status"] == "error"
+    await _next_command_works(world, thread)
+    await check(world, thread)
+
+
+async def _next_command_works(world: World, thread: Thread) -> None:
+    began = time.monotonic()
+    events = await thread.play(effect("after"))
+    assert _result(events)["status"] == "success"
+    assert time.monotonic() - began < _NEXT_SECONDS
+
+
+def _result(events: list[Event]) -> dict[str, object]:
+    return next(event.data for event in events if event.type == "tool_result")
