@@ -1,43 +1,117 @@
-"""LangGraph's Postgres saver, bound to one thread and working as its owner, under row-level security."""
+"""LangGraph's Postgres saver for one run: fenced, bound to its thread, working as its owner under row-level security.
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+Reads are the library's own, each statement in one round trip. Writes are one statement each: it checks the claim, acts
+as the owner and stores. All of them wait for a Postgres that is away; each may be repeated, because what is stored
+under a key is stored under it again.
+"""
+
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Any, LiteralString, cast
+from uuid import UUID, uuid5
 
+from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
-from langgraph.checkpoint.base import ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
+from langgraph.checkpoint.base import (
+    WRITES_IDX_MAP,
+    ChannelVersions,
+    Checkpoint,
+    CheckpointMetadata,
+    CheckpointTuple,
+    get_serializable_checkpoint_metadata,
+)
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from langgraph.checkpoint.serde.types import _DeltaSnapshot  # pyright: ignore[reportPrivateUsage]
+from langgraph.types import Overwrite
 from psycopg import AsyncCursor
-from psycopg.rows import DictRow, dict_row
+from psycopg.abc import QueryNoTemplate
+from psycopg.rows import DictRow
+from psycopg.types.json import Jsonb
 
+from moorage.adapters.postgres.patience import patiently
 from moorage.adapters.postgres.pool import Database
+from moorage.adapters.postgres.serializer import StrictSerializer
 from moorage.claims import Claim
 from moorage.errors import PermissionDenied
+from moorage.events import encode, scrub_text
+
+type OnSaved = Callable[[Collection[str]], None]
+
+_INPUT = "__input__"  # what LangGraph makes the task id of an input's writes from
+_MESSAGES = "messages"
+_LONGEST_INTEGER = 63
+
+# As the library's, but a backslash in a name is no escape sequence.
+_SELECT = """
+SELECT thread_id, checkpoint, checkpoint_ns, checkpoint_id, parent_checkpoint_id, metadata,
+    (
+        SELECT array_agg(ARRAY[convert_to(blobs.channel, 'UTF8'), convert_to(blobs.type, 'UTF8'), blobs.blob])
+        FROM jsonb_each_text(checkpoint -> 'channel_versions') AS versions
+        JOIN checkpoint_blobs AS blobs ON blobs.thread_id = checkpoints.thread_id
+            AND blobs.checkpoint_ns = checkpoints.checkpoint_ns
+            AND blobs.channel = versions.key AND blobs.version = versions.value
+    ) AS channel_values,
+    (
+        SELECT array_agg(ARRAY[convert_to(task_id, 'UTF8'), convert_to(channel, 'UTF8'), convert_to(type, 'UTF8'), blob,
+            convert_to(task_path, 'UTF8'), convert_to(idx::text, 'UTF8')])
+        FROM checkpoint_writes AS writes WHERE writes.thread_id = checkpoints.thread_id
+            AND writes.checkpoint_ns = checkpoints.checkpoint_ns AND writes.checkpoint_id = checkpoints.checkpoint_id
+    ) AS pending_writes
+FROM checkpoints """
+
+# Every row that is stored is made from `held`, so the claim is checked, and the owner set, before the first one.
+_HELD = """
+WITH held AS MATERIALIZED (
+    SELECT moorage_hold(%(run_id)s::uuid, %(generation)s::bigint)
+    WHERE set_config('app.user_id', %(owner_id)s::text, true) IS NOT NULL
+)"""
+
+_PUT_BLOBS = """, blobs AS (
+    INSERT INTO checkpoint_blobs (thread_id, checkpoint_ns, channel, version, type, blob)
+    SELECT %(thread_id)s::text, %(ns)s::text, item.* FROM held,
+        unnest(%(channels)b::text[], %(versions)b::text[], %(types)b::text[], %(values)b::bytea[]) AS item
+    ON CONFLICT (thread_id, checkpoint_ns, channel, version) DO NOTHING
+)"""
+
+_PUT = """
+INSERT INTO checkpoints (thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, checkpoint, metadata)
+SELECT %(thread_id)s::text, %(ns)s::text, %(id)s::text, %(parent_id)s::text, %(checkpoint)b::jsonb, %(metadata)b::jsonb
+FROM held
+ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id)
+DO UPDATE SET checkpoint = EXCLUDED.checkpoint, metadata = EXCLUDED.metadata
+"""
+
+_PUT_WRITES = """
+INSERT INTO checkpoint_writes (thread_id, checkpoint_ns, checkpoint_id, task_id, task_path, idx, channel, type, blob)
+SELECT %(thread_id)s::text, %(ns)s::text, %(id)s::text, %(task_id)s::text, %(task_path)s::text, item.* FROM held,
+    unnest(%(positions)b::int[], %(channels)b::text[], %(types)b::text[], %(values)b::bytea[]) AS item
+ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) """
+
+_KEEP_FIRST = "DO NOTHING"
+_KEEP_LAST = "DO UPDATE SET channel = EXCLUDED.channel, type = EXCLUDED.type, blob = EXCLUDED.blob"
+
+_DROP_OTHER_WRITES = """, dropped AS (
+    DELETE FROM checkpoint_writes USING held
+    WHERE thread_id = %(thread_id)s AND checkpoint_ns = %(ns)s AND checkpoint_id = %(id)s
+        AND task_id = %(task_id)s AND idx <> ALL(%(positions)b::int[])
+)"""
 
 
 class ThreadSaver(AsyncPostgresSaver):
-    """A checkpoint saver for one run. Each has a lock of its own, so runs do not wait for one another."""
+    """A checkpoint saver for one run. Runs do not wait for one another.
 
-    def __init__(self, database: Database, claim: Claim) -> None:
-        super().__init__(conn=cast("Any", None))  # every statement goes through _cursor below
+    Writes raise ClaimLost, and store nothing, when the run is not this worker's any more. After each that stored
+    messages `on_saved` is called with their ids: what it is told of survives.
+    """
+
+    SELECT_SQL = _SELECT
+
+    def __init__(self, database: Database, claim: Claim, *, on_saved: OnSaved | None = None) -> None:
+        super().__init__(conn=cast("Any", None), serde=StrictSerializer())  # every statement goes through `database`
         self._database = database
         self._claim = claim
-
-    @asynccontextmanager
-    async def _cursor(self, *, pipeline: bool = False) -> AsyncGenerator[AsyncCursor[DictRow]]:
-        owner = self._claim.owner_id
-        transaction = self._database.tenant_batch if pipeline else self._database.tenant_transaction
-        async with (
-            self.lock,
-            transaction(owner) as connection,
-            connection.cursor(binary=True, row_factory=dict_row) as cursor,
-        ):
-            yield cursor
-
-    def _check(self, config: RunnableConfig | None) -> None:
-        thread_id = (config or {}).get("configurable", {}).get("thread_id")
-        if thread_id != self._claim.thread_id:
-            raise PermissionDenied("A run may touch the checkpoints of its own thread only", code="foreign_thread")
+        self._on_saved = on_saved
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         self._check(config)
@@ -62,15 +136,188 @@ class ThreadSaver(AsyncPostgresSaver):
         metadata: CheckpointMetadata,
         new_versions: ChannelVersions,
     ) -> RunnableConfig:
-        self._check(config)
-        return await super().aput(config, checkpoint, metadata, new_versions)
+        place = self._place(config)
+        inline, stored = _split(checkpoint["channel_values"])
+        changed = [channel for channel in new_versions if channel in stored]
+        values = {
+            **place,
+            "id": checkpoint["id"],
+            "parent_id": place["id"],
+            "checkpoint": Jsonb({**checkpoint, "channel_values": inline}, dumps=encode),
+            "metadata": Jsonb(get_serializable_checkpoint_metadata(config, metadata), dumps=encode),
+            "versions": [str(new_versions[channel]) for channel in changed],
+            **self._dumped([(channel, stored[channel]) for channel in changed]),
+        }
+        await self._write(_HELD + _PUT_BLOBS + _PUT if changed else _HELD + _PUT, values)
+        self._tell([(channel, stored[channel]) for channel in changed])
+        found = {"thread_id": place["thread_id"], "checkpoint_ns": place["ns"], "checkpoint_id": checkpoint["id"]}
+        return {"configurable": found}
 
     async def aput_writes(
         self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
     ) -> None:
-        self._check(config)
-        await super().aput_writes(config, writes, task_id, task_path)
+        place = self._place(config)
+        if not writes:
+            return
+        special = all(channel in WRITES_IDX_MAP for channel, _ in writes)
+        replaces = not special and task_id == _input_task(place["id"])
+        # One statement must not store a place twice: of special ones the last counts, as if stored one by one.
+        numbered = [(WRITES_IDX_MAP.get(write[0], index), write) for index, write in enumerate(writes)]
+        kept = dict(numbered) if special else dict(reversed(numbered))
+        values = {
+            **place,
+            "task_id": scrub_text(task_id),
+            "task_path": scrub_text(task_path),
+            "positions": list(kept),
+            **self._dumped(list(kept.values())),
+        }
+        # An input that was stored, but whose run never got to its first checkpoint, gives way to the next one: else
+        # the thread would be read with the old message in the place of the new one.
+        query = _HELD + (_DROP_OTHER_WRITES if replaces else "") + _PUT_WRITES
+        await self._write(query + (_KEEP_LAST if special or replaces else _KEEP_FIRST), values)
+        self._tell(writes)
 
     async def adelete_thread(self, thread_id: str) -> None:
         self._check({"configurable": {"thread_id": thread_id}})
-        await super().adelete_thread(thread_id)
+        await patiently(lambda: self._delete(thread_id))
+
+    async def _delete(self, thread_id: str) -> None:
+        async with self._database.tenant_batch(self._claim.owner_id, hold=self._claim) as connection:
+            for table in ("checkpoints", "checkpoint_blobs", "checkpoint_writes"):
+                await connection.execute(f"DELETE FROM {table} WHERE thread_id = %s", [thread_id])  # noqa: S608  # pyright: ignore[reportArgumentType]
+
+    @asynccontextmanager
+    async def _cursor(self, *, pipeline: bool = False) -> AsyncGenerator[AsyncCursor[DictRow]]:
+        """For the library's reads; everything that it would write is written above."""
+        if pipeline:
+            raise NotImplementedError("The library writes by itself")
+        yield cast("AsyncCursor[DictRow]", _Reader(self._database, self._claim))
+
+    def _check(self, config: RunnableConfig | None) -> None:
+        thread_id = (config or {}).get("configurable", {}).get("thread_id")
+        if thread_id != self._claim.thread_id:
+            raise PermissionDenied("A run may touch the checkpoints of its own thread only", code="foreign_thread")
+
+    def _place(self, config: RunnableConfig) -> dict[str, Any]:
+        """The parameters that every write has."""
+        self._check(config)
+        claim, place = self._claim, config.get("configurable", {})
+        return {
+            "run_id": claim.run_id,
+            "generation": claim.generation,
+            "owner_id": claim.owner_id,
+            "thread_id": claim.thread_id,
+            "ns": scrub_text(place["checkpoint_ns"]),
+            "id": place.get("checkpoint_id"),
+        }
+
+    def _dumped(self, items: Sequence[tuple[str, Any]]) -> dict[str, list[Any]]:
+        dumped = [self.serde.dumps_typed(value) for _, value in items]
+        return {
+            "channels": [scrub_text(channel) for channel, _ in items],
+            "types": [form for form, _ in dumped],
+            "values": [data for _, data in dumped],
+        }
+
+    async def _write(self, query: LiteralString, values: Mapping[str, Any]) -> None:
+        async def once() -> None:
+            async with self._database.connection() as connection:
+                await connection.execute(query, values)
+
+        await patiently(once)
+
+    def _tell(self, writes: Sequence[tuple[str, Any]]) -> None:
+        if self._on_saved is not None:
+            saved = [found for channel, value in writes if channel == _MESSAGES for found in message_ids(value)]
+            if saved:
+                self._on_saved(saved)
+
+
+class _Reader:
+    """What the library's reads need of a cursor. No connection is held between two statements."""
+
+    def __init__(self, database: Database, claim: Claim) -> None:
+        self._database = database
+        self._owner = claim.owner_id
+        self._rows: Iterator[DictRow] = iter(())
+
+    async def execute(self, query: QueryNoTemplate, values: Sequence[Any] = (), **_: Any) -> None:
+        clean = [_clean(value) for value in values]
+        self._rows = iter(await patiently(lambda: self._database.tenant_rows(self._owner, query, clean)))
+
+    async def fetchone(self) -> DictRow | None:
+        return next(self._rows, None)
+
+    async def fetchall(self) -> list[DictRow]:
+        return list(self._rows)
+
+    async def __aiter__(self) -> AsyncIterator[DictRow]:
+        for row in self._rows:
+            yield row
+
+
+def message_ids(value: Any) -> Iterator[str]:
+    """The ids of all messages in what is written to a channel of messages: one, several, or an Overwrite of them."""
+    match value:
+        case BaseMessage():
+            if value.id and value.type != "remove":
+                yield value.id
+        case Overwrite():
+            yield from message_ids(value.value)
+        case _DeltaSnapshot():
+            yield from message_ids(value.value)
+        case {"__overwrite__": written} | {"type": "__overwrite__", "value": written}:
+            yield from message_ids(written)
+        case {"id": str() as found}:
+            yield found
+        case list() | tuple():
+            for item in cast("Sequence[Any]", value):
+                yield from message_ids(item)
+        case _:
+            pass
+
+
+def _split(channels: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What stands in the checkpoint's JSON, and what is stored beside it: all that JSON could not give back."""
+    inline: dict[str, Any] = {}
+    stored: dict[str, Any] = {}
+    for channel, value in channels.items():
+        if isinstance(value, _DeltaSnapshot):
+            inline[channel], stored[channel] = True, value
+        elif _fits_json(value):
+            inline[channel] = value
+        else:
+            stored[channel] = value
+    return inline, stored
+
+
+def _fits_json(value: Any) -> bool:
+    match value:
+        case None | bool():
+            return True
+        case int():
+            return value.bit_length() <= _LONGEST_INTEGER
+        case float():
+            return math.isfinite(value)
+        case str():
+            return value == scrub_text(value)
+        case _:
+            return False
+
+
+def _input_task(checkpoint_id: str) -> str | None:
+    """The task id under which LangGraph stores an input on the checkpoint that it comes after."""
+    try:
+        return str(uuid5(UUID(checkpoint_id), _INPUT))
+    except ValueError:
+        return None
+
+
+def _clean(value: Any) -> Any:
+    match value:
+        case str():
+            return scrub_text(value)
+        case Jsonb():
+            return Jsonb(value.obj, dumps=encode)
+        case _:
+            return value

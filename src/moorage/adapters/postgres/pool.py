@@ -8,13 +8,14 @@ from typing import Any
 import orjson
 import psycopg
 from psycopg import AsyncConnection, sql
+from psycopg.abc import Params, QueryNoTemplate
 from psycopg.pq import TransactionStatus
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from moorage.adapters.postgres.roles import Roles
-from moorage.claims import ClaimLost
+from moorage.claims import Claim, ClaimLost
 from moorage.errors import Unavailable
 from moorage.ids import UserId
 
@@ -47,6 +48,9 @@ class Database:
 
     Nothing holds a connection while it waits for anything but Postgres. Every method raises Unavailable when Postgres
     does not answer, cannot write or has no connection free for 5 seconds.
+
+    A tenant's transaction may be given a claim to `hold`: its first statement then raises ClaimLost unless the claim
+    still holds, and nothing can take it away before the transaction ends. It costs no round trip.
     """
 
     def __init__(self, pool: AsyncConnectionPool[Connection], roles: Roles) -> None:
@@ -55,32 +59,37 @@ class Database:
         self._as_system = sql.SQL("BEGIN; {}").format(self._set_system)
 
     @asynccontextmanager
-    async def tenant_transaction(self, user_id: UserId) -> AsyncGenerator[Connection]:
+    async def tenant_transaction(self, user_id: UserId, *, hold: Claim | None = None) -> AsyncGenerator[Connection]:
         """A transaction that sees and writes only what `user_id` owns. Commits at the end, rolls back on an error."""
-        begin = sql.SQL("BEGIN; SELECT set_config('app.user_id', {}, true)").format(sql.Literal(user_id))
-        async with self._transaction(begin) as connection:
+        async with self._transaction(sql.SQL("BEGIN; ") + _act_as(user_id, hold)) as connection:
             yield connection
 
     @asynccontextmanager
-    async def tenant_pipeline(self, user_id: UserId) -> AsyncGenerator[Connection]:
+    async def tenant_pipeline(self, user_id: UserId, *, hold: Claim | None = None) -> AsyncGenerator[Connection]:
         """`tenant_transaction` whose statements go out together: a round trip per read, and one for all the rest.
 
         An error is raised by the next read, or at the end.
         """
-        who = sql.SQL("SELECT set_config('app.user_id', {}, true)").format(sql.Literal(user_id))
-        async with self._pipeline(who) as connection:
+        async with self._pipeline(_act_as(user_id, hold)) as connection:
             yield connection
 
     @asynccontextmanager
-    async def tenant_batch(self, user_id: UserId) -> AsyncGenerator[Connection]:
-        """`tenant_transaction` for writes only: one round trip, in which nothing may be read.
+    async def tenant_batch(self, user_id: UserId, *, hold: Claim | None = None) -> AsyncGenerator[Connection]:
+        """`tenant_transaction` in one round trip, in which nothing may be read before its end.
 
         What is sent before the one synchronisation at its end is a transaction by itself (PostgreSQL, "Pipelining").
         """
-        who = sql.SQL("SELECT set_config('app.user_id', {}, true)").format(sql.Literal(user_id))
         async with self.connection() as connection, connection.pipeline():
-            await connection.execute(who, prepare=False)
+            await connection.execute(_act_as(user_id, hold), prepare=False)
             yield connection
+
+    async def tenant_rows(self, user_id: UserId, query: QueryNoTemplate, values: Params | None = None) -> list[DictRow]:
+        """What one query answers, seen as `user_id`, in one round trip."""
+        async with self.connection() as connection, connection.cursor(binary=True) as cursor:
+            async with connection.pipeline():
+                await connection.execute(_act_as(user_id, None), prepare=False)
+                await cursor.execute(query, values)
+            return await cursor.fetchall()
 
     @asynccontextmanager
     async def system_pipeline(self) -> AsyncGenerator[Connection]:
@@ -164,6 +173,15 @@ async def open_database(url: str, *, min_size: int = 2, max_size: int = 20) -> A
     )
     async with pool:
         yield Database(pool, roles)
+
+
+def _act_as(user_id: UserId, hold: Claim | None) -> sql.Composed:
+    """The one statement that a tenant's transaction starts with. WHERE comes first: the claim is read as that user."""
+    who = sql.SQL("set_config('app.user_id', {}, true)").format(sql.Literal(user_id))
+    if hold is None:
+        return sql.SQL("SELECT ") + who
+    held = sql.SQL("SELECT moorage_hold({}, {}) WHERE ").format(sql.Literal(hold.run_id), sql.Literal(hold.generation))
+    return held + who + sql.SQL(" IS NOT NULL")
 
 
 def _connect_options() -> dict[str, Any]:
