@@ -7,12 +7,13 @@ from contextlib import aclosing
 import orjson
 from sse_starlette.sse import EventSourceResponse
 
-from moorage.errors import InvalidPayload, Unauthenticated
+from moorage.errors import InvalidPayload, Unauthenticated, Unavailable
 from moorage.events import EventType, StoredEvent
 from moorage.ids import RunId
+from moorage.threads import EventsForgotten, ReaderLagged
 
 HEARTBEAT_SECONDS = 15.0
-RECHECK_SECONDS = 25.0
+_RECHECK_SECONDS = 14.0  # asked at a batch or a heartbeat: with what passes until the next one, less than 30 s
 _HEARTBEAT = b": heartbeat\n\n"
 
 type Batches = AsyncGenerator[list[StoredEvent]]
@@ -48,23 +49,45 @@ def last_event_id(header: str | None, query: str | None) -> int:
 
 
 async def _frames(batches: Batches, *, after: int, recheck: Recheck, run_id: RunId | None) -> AsyncIterator[bytes]:
-    seen, checked = after, time.monotonic()
+    seen, allowed = after, _Allowed(recheck)
     async with aclosing(batches):
-        async for batch in batches:
-            if time.monotonic() - checked > RECHECK_SECONDS:
-                checked = time.monotonic()
-                try:
-                    await recheck()
-                except Unauthenticated:
+        try:
+            async for batch in batches:
+                if not await allowed.still():
                     yield closing_frame("unauthorized", seen)
                     return
-            if not batch:
-                yield _HEARTBEAT
-                continue
-            seen = batch[-1].seq
-            chosen = [event for event in batch if run_id is None or event.run_id == run_id]
-            if chosen:
-                yield b"".join(map(frame, chosen))
-            if run_id is not None and any(event.type is EventType.RUN_END for event in chosen):
-                return
-    yield closing_frame("server_restart", seen)
+                if not batch:
+                    yield _HEARTBEAT
+                    continue
+                seen = batch[-1].seq
+                chosen = [event for event in batch if run_id is None or event.run_id == run_id]
+                if chosen:
+                    yield b"".join(map(frame, chosen))
+                if run_id is not None and any(event.type is EventType.RUN_END for event in chosen):
+                    return
+        except ReaderLagged as error:
+            yield closing_frame("lagged", error.last_seq)
+        except EventsForgotten as error:
+            yield closing_frame("gap", error.last_seq)
+        else:
+            yield closing_frame("server_restart", seen)
+
+
+class _Allowed:
+    """Whether the reader may still read, asked now and then."""
+
+    def __init__(self, recheck: Recheck) -> None:
+        self._recheck = recheck
+        self._checked = time.monotonic()
+
+    async def still(self) -> bool:
+        if time.monotonic() - self._checked < _RECHECK_SECONDS:
+            return True
+        try:
+            await self._recheck()
+        except Unauthenticated:
+            return False
+        except Unavailable:  # nobody can tell now, and no event comes either: ask again with the next batch
+            return True
+        self._checked = time.monotonic()
+        return True

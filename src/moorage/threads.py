@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
-from moorage.errors import Conflict, Gone, LimitExceeded, NotFound, PermissionDenied
+from moorage.errors import AppError, Conflict, Gone, LimitExceeded, NotFound, PermissionDenied
 from moorage.events import Message, scrub_text
 from moorage.identity import Principal
 from moorage.ids import RunId, ThreadId, UserId, new_thread_id, owner_of
@@ -86,6 +86,29 @@ class SessionClosed(Conflict):
 
 class SessionExpired(Gone):
     code = "session_expired"
+
+
+class ReaderLagged(AppError):
+    """A reader of a thread's events took too long: it may come back for what follows `last_seq`."""
+
+    code = "lagged"
+
+    def __init__(self, last_seq: int) -> None:
+        super().__init__("This reader has fallen behind")
+        self.last_seq = last_seq
+
+
+class EventsForgotten(Gone):
+    """Events that a reader asked for are not kept any more. The thread's state holds what they led to.
+
+    `last_seq` is the thread's: who loads the state goes on from its own `last_seq`.
+    """
+
+    code = "gap"
+
+    def __init__(self, last_seq: int) -> None:
+        super().__init__("These events are not kept any more: load the session's state")
+        self.last_seq = last_seq
 
 
 class ThreadStore(Protocol):
