@@ -48,6 +48,7 @@ class Message:
     tool_calls: list[dict[str, Any]] | None = None
     call_id: str | None = None
     usage: dict[str, Any] | None = None
+    duration_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
