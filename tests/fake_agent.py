@@ -5,7 +5,8 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
@@ -16,16 +17,20 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Huma
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langgraph.checkpoint.memory import InMemorySaver
-from langgraph.types import Command
 
+from moorage.adapters.memory_journal import MemoryJournal
 from moorage.agent.backend import tool_output_sink
 from moorage.agent.context import RunContext
 from moorage.agent.gate import Gate
 from moorage.agent.graph import AgentParts, Agents
+from moorage.agent.journal import CallKey
+from moorage.agent.runner import AgentRunner
 from moorage.agent.stream import Delta, PartReader
+from moorage.approvals import Interrupt, InterruptStatus, RaisedInterrupt
 from moorage.assistants import get_assistant
+from moorage.claims import Claim
 from moorage.events import RunEvent
-from moorage.ids import RunId
+from moorage.ids import RunId, ThreadId, UserId, new_message_id
 
 type Turn = str | AIMessage | Exception | Callable[[], Any]
 type Script = Mapping[str, Sequence[Turn]]
@@ -153,8 +158,11 @@ def _dumped(args: Any) -> str:
     return args if isinstance(args, str) else json.dumps(args)
 
 
+CLAIM = Claim(RunId("run"), ThreadId("t"), UserId("alice"), 1)
+
+
 class FakeAgent:
-    """One conversation with an agent as `build_agent` makes it.
+    """One conversation with an agent as `build_agent` makes it, run as a worker runs it.
 
     Its model and its sandbox serve what runs in the context in which it was made, and its own `say` and `resume`.
     """
@@ -163,16 +171,15 @@ class FakeAgent:
         self.model = ScriptedModel(script)
         self.sandbox = PaperSandbox()
         self.agents = _agents(context_tokens)
-        self.graph = self.agents.get(get_assistant("agent")).copy(update={"checkpointer": InMemorySaver()})
+        self.saver = InMemorySaver()
+        self.graph = self.agents.get(get_assistant("agent")).copy(update={"checkpointer": self.saver})
         _current.set(self)
-        self.context = RunContext(max_steps=100)
-        self.reader = self._new_reader()
-
-    def _new_reader(self) -> PartReader:
-        return PartReader(RunId("run"), "agent", self.context, clock=lambda: 0.0, model="fake:model")
+        self.journal = MemoryJournal(CLAIM.thread_id)
+        self.context = RunContext(self.journal, max_steps=100)
+        self.reader = PartReader(CLAIM.run_id, "agent", self.context, clock=lambda: 0.0, model="fake:model")
 
     async def say(self, text: str) -> list[Delta | RunEvent]:
-        return await self._run({"messages": [HumanMessage(text)]})
+        return await self._run({"message_id": new_message_id(), "content": text})
 
     async def answer(self, **decisions: dict[str, Any]) -> list[Delta | RunEvent]:
         """Give these decisions, by call id, to the interrupts that wait."""
@@ -180,23 +187,35 @@ class FakeAgent:
         return await self.resume({ids[call_id]: decision for call_id, decision in decisions.items()})
 
     async def resume(self, decisions: dict[str, Any]) -> list[Delta | RunEvent]:
-        return await self._run(Command(resume=decisions))
+        for key, asked in self.journal.questions.items():
+            if decision := decisions.get(asked.raised.id):
+                status = InterruptStatus.APPROVED
+                self.journal.questions[key] = replace(asked, status=status, decision=decision)
+        return await self._run({"resume": decisions})
 
-    async def _run(self, graph_input: Any) -> list[Delta | RunEvent]:
+    async def enter_again(self) -> list[Delta | RunEvent]:
+        """What a worker does that takes the run over."""
+        return await self._run({"resume": {}})
+
+    async def _run(self, run_input: dict[str, Any]) -> list[Delta | RunEvent]:
         _current.set(self)
-        self.reader = self._new_reader()
-        config = {"configurable": {"thread_id": "t"}, "recursion_limit": 500}
-        parts = self.graph.astream(
-            graph_input,
-            config,  # pyright: ignore[reportArgumentType]
-            context=self.context,
-            stream_mode=["messages", "updates", "custom"],
-            subgraphs=True,
-            durability="sync",
-            version="v2",
-        )
+        runner = AgentRunner(self.agents, lambda *_: self.saver)
+        run = runner.start(CLAIM, "agent", run_input, self.context, on_saved=lambda _: None, fresh=False)
+        self.reader = run.reader
         async with asyncio.timeout(20):
-            return [event async for part in parts for event in self.reader.read(part)]
+            told = [event async for event in run.events()]
+        self._remember(told, run.interrupts)
+        return told[1:]
+
+    def _remember(self, told: Sequence[Delta | RunEvent], interrupts: Sequence[RaisedInterrupt]) -> None:
+        """As the stores do, keep what was told and what waits; a call that asks again asks a new question."""
+        stored = {item.message.id for item in told if isinstance(item, RunEvent) and item.message}
+        self.journal.told |= stored | {item["message_id"] for item in data(told, "tool_result")}
+        now = datetime.now(UTC)
+        for raised in interrupts:
+            key = CallKey(raised.checkpoint_ns, raised.message_id, raised.position)
+            asked = Interrupt(raised, CLAIM.thread_id, CLAIM.run_id, InterruptStatus.PENDING, "", 1, now, now)
+            self.journal.questions[key] = asked
 
     @property
     def asked(self) -> dict[str, dict[str, Any]]:

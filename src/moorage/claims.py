@@ -30,3 +30,5 @@ class StopReason(StrEnum):
     TIMEOUT = "timeout"
     SHUTDOWN = "shutdown"
     DELETED = "deleted"
+    INTERRUPT = "interrupt"  # a newer message wants its turn; what this run did stays
+    ROLLBACK = "rollback"  # a newer message wants its turn; what this run did is undone

@@ -53,11 +53,15 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class RunEvent:
-    """Something that happened in a run and is not stored yet."""
+    """Something that happened in a run and is not stored yet.
+
+    An event that tells of the graph's state waits until the message `waits_for` is in a checkpoint.
+    """
 
     type: EventType
     data: bytes
     message: Message | None = field(default=None)
+    waits_for: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +75,11 @@ class StoredEvent:
     data: bytes
 
 
-def run_event(kind: EventType, data: dict[str, Any], *, message: Message | None = None) -> RunEvent:
+def run_event(
+    kind: EventType, data: dict[str, Any], *, message: Message | None = None, waits_for: str | None = None
+) -> RunEvent:
     """Encode `data` as one line of JSON; keys whose value is None are left out."""
-    return RunEvent(kind, encode({key: value for key, value in data.items() if value is not None}), message)
+    return RunEvent(kind, encode({key: value for key, value in data.items() if value is not None}), message, waits_for)
 
 
 def encode(data: Any) -> bytes:

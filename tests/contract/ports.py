@@ -14,7 +14,7 @@ from moorage.adapters.postgres.threads import PostgresThreadStore
 from moorage.claims import Claim
 from moorage.ids import ThreadId, UserId, new_thread_id
 from moorage.runs.ports import EventLog, RunQueue
-from moorage.runs.run import Started
+from moorage.runs.run import BusyPolicy, Started
 
 QUEUE_LIMIT = 3
 LEASE = timedelta(seconds=30)
@@ -37,9 +37,14 @@ class Ports(ABC):
     async def delete_thread(self, thread_id: ThreadId) -> None: ...
 
     async def submit(
-        self, thread_id: ThreadId, content: str = "hello", *, reject: bool = False, key: str | None = None
+        self,
+        thread_id: ThreadId,
+        content: str = "hello",
+        *,
+        policy: BusyPolicy = BusyPolicy.ENQUEUE,
+        key: str | None = None,
     ) -> Started:
-        return await self.queue.submit(ALICE, thread_id, content=content, reject_when_busy=reject, idempotency_key=key)
+        return await self.queue.submit(ALICE, thread_id, content=content, policy=policy, idempotency_key=key)
 
     async def claim(self, limit: int = 10, lease: timedelta = LEASE) -> list[Claim]:
         return [run.claim for run in await self.queue.claim("worker", limit=limit, lease=lease)]

@@ -12,9 +12,9 @@ from moorage.adapters.postgres.pool import Database
 from moorage.approvals import RaisedInterrupt
 from moorage.claims import Claim, ClaimLost, StopReason
 from moorage.errors import Conflict
-from moorage.events import EventType
+from moorage.events import EventType, run_event
 from moorage.ids import InterruptId, ThreadId, UserId
-from moorage.runs.run import ApprovalPending, IdempotencyMismatch, Outcome, QueueFull, RunStatus
+from moorage.runs.run import ApprovalPending, BusyPolicy, IdempotencyMismatch, Outcome, QueueFull, RunStatus
 from moorage.threads import SessionClosed, ThreadNotFound
 
 DONE = Outcome(RunStatus.SUCCESS)
@@ -108,15 +108,15 @@ async def test_ten_messages_at_once_are_all_there_in_the_order_of_their_answers(
 async def test_a_busy_thread_refuses_a_message_that_will_not_wait(ports: Ports) -> None:
     claim = await ports.running()
     with pytest.raises(Conflict) as caught:
-        await ports.submit(claim.thread_id, reject=True)
+        await ports.submit(claim.thread_id, policy=BusyPolicy.REJECT)
     assert caught.value.code == "thread_busy"
     await ports.queue.finish(claim, DONE)
-    await ports.submit(claim.thread_id, reject=True)
+    await ports.submit(claim.thread_id, policy=BusyPolicy.REJECT)
 
 
 async def test_of_messages_at_once_that_will_not_wait_one_is_taken(ports: Ports) -> None:
     thread_id = await ports.new_thread()
-    results = await asyncio.gather(*(ports.submit(thread_id, reject=True) for _ in range(8)), return_exceptions=True)
+    results = await asyncio.gather(*(ports.submit(thread_id, policy=BusyPolicy.REJECT) for _ in range(8)), return_exceptions=True)
     assert sum(isinstance(result, Conflict) for result in results) == 7
     assert len(await ports.events(thread_id)) == 1
 
@@ -148,7 +148,7 @@ async def test_nobody_can_write_to_the_thread_of_another_or_to_none(ports: Ports
     thread_id = await ports.new_thread()
     for owner, target in ((UserId("bob"), thread_id), (ALICE, ThreadId(f"alice-{'0' * 8}-0000-4000-8000-{'0' * 12}"))):
         with pytest.raises(ThreadNotFound):
-            await ports.queue.submit(owner, target, content="x", reject_when_busy=False, idempotency_key=None)
+            await ports.queue.submit(owner, target, content="x", policy=BusyPolicy.ENQUEUE, idempotency_key=None)
 
 
 async def test_the_same_key_and_message_answer_with_the_same_run(ports: Ports) -> None:
@@ -236,7 +236,7 @@ async def test_an_interrupt_with_broken_characters_is_raised_without_them(ports:
 async def test_a_heartbeat_keeps_the_lease(ports: Ports) -> None:
     claim = await ports.running(lease=GONE)
     assert await ports.queue.heartbeat([claim], lease=LEASE) == {}
-    assert await ports.queue.fail_lost() == 0
+    assert await ports.queue.recover_lost(max_attempts=3) == 0
     await ports.queue.finish(claim, DONE)
 
 
@@ -250,16 +250,107 @@ async def test_a_heartbeat_says_which_claims_are_lost(ports: Ports) -> None:
     assert await ports.queue.heartbeat([old], lease=LEASE) == {old.run_id: StopReason.DELETED}
 
 
-async def test_a_run_whose_lease_ran_out_ends_and_its_worker_is_told(ports: Ports) -> None:
-    claim = await ports.running(lease=GONE)
-    await ports.submit(claim.thread_id, "next")
-    assert await ports.queue.fail_lost() == 1
-    assert await ports.queue.fail_lost() == 0
-    [error] = await data_of(ports, claim.thread_id, EventType.ERROR)
-    assert error["code"] == "worker_lost"
+async def test_a_run_whose_lease_ran_out_is_the_next_workers_and_its_first_one_writes_nothing(ports: Ports) -> None:
+    lost = await ports.running(lease=GONE)
+    await ports.submit(lost.thread_id, "next")
+    assert await ports.queue.recover_lost(max_attempts=3) == 1
+    assert await ports.queue.recover_lost(max_attempts=3) == 0
     with pytest.raises(ClaimLost):
-        await ports.queue.finish(claim, DONE)
-    assert len(await ports.claim()) == 1
+        await ports.queue.finish(lost, DONE)
+    with pytest.raises(ClaimLost):
+        await ports.queue.release(lost)
+    [run] = await ports.queue.claim("second", limit=5, lease=LEASE)
+    assert (run.claim.run_id, run.claim.generation) == (lost.run_id, lost.generation + 1)
+    assert (run.attempt, run.fresh, run.taken_over) == (2, False, True)
+    with pytest.raises(ClaimLost):
+        await ports.log.append(lost, [run_event(EventType.AGENT_START, {})])
+    assert await ports.queue.heartbeat([lost], lease=LEASE) == {lost.run_id: StopReason.DELETED}
+    await ports.queue.finish(run.claim, DONE)
+
+
+async def test_a_run_that_loses_each_of_its_workers_ends_with_a_word_that_says_so(ports: Ports) -> None:
+    first = await ports.running(lease=GONE)
+    await ports.submit(first.thread_id, "next")
+    for _ in range(2):
+        await ports.queue.recover_lost(max_attempts=3)
+        await ports.claim(lease=GONE)
+    await ports.queue.recover_lost(max_attempts=3)
+    [error] = await data_of(ports, first.thread_id, EventType.ERROR)
+    assert (error["code"], error["run_id"]) == ("crashed_repeatedly", first.run_id)
+    [end] = await data_of(ports, first.thread_id, EventType.RUN_END)
+    assert (end["run_id"], end["status"]) == (first.run_id, "error")
+    [following] = await ports.claim()
+    assert following.run_id != first.run_id
+
+
+async def test_a_lost_run_that_was_to_stop_ends_cancelled(ports: Ports) -> None:
+    claim = await ports.running(lease=GONE)
+    await ports.queue.request_stop(claim.thread_id, StopReason.CANCELLED)
+    assert await ports.queue.recover_lost(max_attempts=3) == 1
+    [end] = await data_of(ports, claim.thread_id, EventType.RUN_END)
+    assert end["status"] == "cancelled"
+    assert await ports.claim() == []
+
+
+async def test_a_run_that_is_handed_back_is_first_in_line_and_has_lost_no_attempt(ports: Ports) -> None:
+    claim = await ports.running()
+    await ports.submit(claim.thread_id, "next")
+    await ports.queue.release(claim)
+    [run] = await ports.queue.claim("second", limit=5, lease=LEASE)
+    assert (run.claim.run_id, run.attempt, run.fresh) == (claim.run_id, 1, False)
+    assert await ports.claim() == []
+
+
+async def test_a_run_that_was_to_stop_is_not_handed_back(ports: Ports) -> None:
+    claim = await ports.running()
+    await ports.queue.request_stop(claim.thread_id, StopReason.CANCELLED)
+    await ports.queue.release(claim)
+    [end] = await data_of(ports, claim.thread_id, EventType.RUN_END)
+    assert end["status"] == "cancelled"
+
+
+@pytest.mark.parametrize("policy", [BusyPolicy.INTERRUPT, BusyPolicy.ROLLBACK])
+async def test_a_message_that_interrupts_stops_the_running_run_and_is_next(ports: Ports, policy: BusyPolicy) -> None:
+    claim = await ports.running()
+    started = await ports.submit(claim.thread_id, "instead", policy=policy)
+    assert started.stops == (claim.run_id,)
+    assert await ports.queue.heartbeat([claim], lease=LEASE) == {claim.run_id: StopReason(policy)}
+    assert await ports.claim() == []
+    await ports.queue.finish(claim, DONE if policy is BusyPolicy.ROLLBACK else Outcome(RunStatus.CANCELLED))
+    [end] = await data_of(ports, claim.thread_id, EventType.RUN_END)
+    assert (end["status"], end.get("rolled_back", False)) == ("cancelled", policy is BusyPolicy.ROLLBACK)
+    assert [found.run_id for found in await ports.claim()] == [started.run_id]
+
+
+@pytest.mark.parametrize("policy", [BusyPolicy.INTERRUPT, BusyPolicy.ROLLBACK, BusyPolicy.REJECT_AND_CONTINUE])
+async def test_on_an_idle_thread_every_policy_just_runs(ports: Ports, policy: BusyPolicy) -> None:
+    started = await ports.submit(await ports.new_thread(), policy=policy)
+    assert started.stops == ()
+    assert [claim.run_id for claim in await ports.claim()] == [started.run_id]
+
+
+async def test_a_message_can_reject_what_waits_and_go_on(ports: Ports) -> None:
+    claim = await ports.running()
+    await ports.queue.finish(claim, Outcome(RunStatus.INTERRUPTED, interrupts=[raised()]))
+    started = await ports.submit(claim.thread_id, "never mind", policy=BusyPolicy.REJECT_AND_CONTINUE)
+    [run] = await ports.queue.claim("w", limit=5, lease=LEASE)
+    assert (run.claim.run_id, run.fresh) == (started.run_id, False)
+
+
+async def test_it_can_be_asked_whether_runs_have_ended(ports: Ports) -> None:
+    running, done = [await ports.running() for _ in range(2)]
+    await ports.queue.finish(done, DONE)
+    assert await ports.queue.have_ended([done.run_id])
+    assert not await ports.queue.have_ended([done.run_id, running.run_id])
+
+
+async def test_a_run_after_a_success_is_fresh_and_after_anything_else_is_not(ports: Ports) -> None:
+    thread_id = await ports.new_thread()
+    for status, fresh in ((RunStatus.SUCCESS, True), (RunStatus.ERROR, True), (RunStatus.SUCCESS, False)):
+        await ports.submit(thread_id)
+        [run] = await ports.queue.claim("w", limit=1, lease=LEASE)
+        assert run.fresh is fresh
+        await ports.queue.finish(run.claim, Outcome(status))
 
 
 async def test_stopping_a_running_run_tells_its_worker_why(ports: Ports) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from tests.fake_agent import FakeAgent, Script
@@ -13,6 +14,7 @@ from tests.fake_agent import FakeAgent, Script
 from moorage.adapters.postgres.approvals import PostgresApprovalStore
 from moorage.adapters.postgres.checkpoints import ThreadSaver
 from moorage.adapters.postgres.event_log import PostgresEventLog
+from moorage.adapters.postgres.journal import open_journal
 from moorage.adapters.postgres.pool import Database
 from moorage.adapters.postgres.run_queue import PostgresRunQueue
 from moorage.adapters.postgres.threads import PostgresThreadStore
@@ -49,17 +51,31 @@ class Harbor:
         self.log = PostgresEventLog(database)
         hours = timedelta(hours=1)
         self.queue = PostgresRunQueue(database, self.log, session_life=life, queue_limit=3, ttl=hours)
-        runner = AgentRunner(self.agent.agents, lambda claim: ThreadSaver(database, claim))
-        executor = Executor(runner, self.log, self.queue, limits)
-        self.workers = [Worker(self.queue, executor, concurrency=8) for _ in range(workers)]
+        runner = AgentRunner(
+            self.agent.agents, lambda claim, on_saved: ThreadSaver(database, claim, on_saved=on_saved)
+        )
+        self.cleaned: list[ThreadId] = []
+        executor = Executor(
+            runner,
+            self.log,
+            self.queue,
+            limits,
+            open_journal=partial(open_journal, database),
+            kill_leftovers=self._clean,
+        )
+        new_worker = partial(Worker, self.queue, executor, name="worker", concurrency=8)
+        self.workers = [new_worker() for _ in range(workers)]
         self.store = PostgresThreadStore(database, session_life=life)
         self.approvals = Approvals(PostgresApprovalStore(database, self.log, on_decided=self.queue.wake))
-        self.runs = Runs(self.queue, self.workers[0] if self.workers else Worker(self.queue, executor, concurrency=1))
+        self.runs = Runs(self.queue, self.workers[0] if self.workers else None)
         self.removed: list[ThreadId] = []
         self.threads = Threads(self.store, quota=0, stop_runs=self.runs.stop_for_good, remove_files=self._remove)
 
     async def _remove(self, thread_id: ThreadId) -> None:
         self.removed.append(thread_id)
+
+    async def _clean(self, thread_id: ThreadId) -> None:
+        self.cleaned.append(thread_id)
 
     async def new_thread(self) -> Thread:
         thread_id = new_thread_id(ALICE)

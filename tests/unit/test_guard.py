@@ -8,7 +8,7 @@ LIST = calls(call("ls", "c1", path="/workspace"))
 
 
 def limited(agent: FakeAgent, *, steps: int = 100, tokens: int = 0) -> FakeAgent:
-    agent.context = RunContext(max_steps=steps, token_budget=tokens)
+    agent.context = RunContext(agent.journal, max_steps=steps, token_budget=tokens)
     return agent
 
 

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from langchain_core.messages import AIMessage
 from tests.fake_agent import FakeAgent, call, calls, data, kinds
 
+from moorage.adapters.memory_journal import MemoryJournal
 from moorage.agent.context import RunContext
 from moorage.agent.stream import MAX_OUTPUT_BYTES, MAX_RESULT_CHARACTERS, Delta, PartReader
 from moorage.events import EventType, Role, RunEvent
-from moorage.ids import RunId
+from moorage.ids import RunId, ThreadId
 
 APPROVE = {"type": "approve"}
 TASK = calls(call("task", "t1", description="sub", subagent_type="general-purpose"))
@@ -26,7 +27,7 @@ def text_of(events: Events, parent: str | None = None) -> str:
 
 
 def read(*parts: dict[str, Any]) -> Events:
-    reader = PartReader(RunId("run"), "agent", RunContext(max_steps=1), clock=lambda: 0.0, model="m")
+    reader = PartReader(RunId("run"), "agent", RunContext(MemoryJournal(ThreadId("t")), max_steps=1), clock=lambda: 0.0, model="m")
     return [event for part in parts for event in reader.read({"type": "custom", "ns": (), "data": part})]
 
 
@@ -35,8 +36,7 @@ def output(delta: str, stream: str = "stdout", call_id: str = "c1") -> dict[str,
 
 
 def result(text: str) -> dict[str, Any]:
-    values = {"message_id": "m1", "status": "success", "exit_code": None, "duration_ms": 1}
-    return {"kind": "result", "call_id": "c1", "result": text, "executed_input": None, "todos": None, **values}
+    return {"kind": "result", "call_id": "c1", "message_id": "m1", "report": {"status": "success", "result": text}}
 
 
 async def test_a_text_answer_is_deltas_and_one_complete_message() -> None:

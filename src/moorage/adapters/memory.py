@@ -13,6 +13,7 @@ from moorage.events import EventType, Message, Role, RunEvent, StoredEvent, run_
 from moorage.ids import InterruptId, RunId, ThreadId, UserId, new_message_id, new_run_id
 from moorage.runs.run import (
     ApprovalPending,
+    BusyPolicy,
     ClaimedRun,
     IdempotencyMismatch,
     Outcome,
@@ -23,6 +24,8 @@ from moorage.runs.run import (
 )
 from moorage.threads import SessionClosed, ThreadNotFound
 
+_STOPS = {BusyPolicy.INTERRUPT: StopReason.INTERRUPT, BusyPolicy.ROLLBACK: StopReason.ROLLBACK}
+
 
 @dataclass(slots=True)
 class _Run:
@@ -30,6 +33,9 @@ class _Run:
     input: dict[str, Any]
     first_seq: int
     key: str | None
+    policy: BusyPolicy
+    attempt: int = 0
+    taken_back: bool = False
     status: RunStatus = RunStatus.QUEUED
     stop_reason: StopReason | None = None
     lease_ends: float = 0.0
@@ -42,6 +48,7 @@ class _Thread:
     events: list[StoredEvent] = field(default_factory=list[StoredEvent])
     runs: list[_Run] = field(default_factory=list[_Run])
     pending: set[InterruptId] = field(default_factory=set[InterruptId])
+    graph_open: bool = False
 
     def with_status(self, status: RunStatus) -> list[_Run]:
         return [run for run in self.runs if run.status is status]
@@ -127,7 +134,7 @@ class MemoryRunQueue:
         thread_id: ThreadId,
         *,
         content: str,
-        reject_when_busy: bool,
+        policy: BusyPolicy,
         idempotency_key: str | None,
     ) -> Started:
         thread = self._log.threads.get(thread_id)
@@ -135,30 +142,34 @@ class MemoryRunQueue:
             raise ThreadNotFound
         content = scrub_text(content)
         if idempotency_key and (earlier := self._same_key(owner, idempotency_key)):
-            if (earlier.claim.thread_id, earlier.input["content"]) != (thread_id, content):
+            if (earlier.claim.thread_id, earlier.input["content"], earlier.policy) != (thread_id, content, policy):
                 raise IdempotencyMismatch("This Idempotency-Key was used for another request")
             return Started(earlier.claim.run_id, earlier.first_seq)
-        self._refuse(thread, reject_when_busy=reject_when_busy)
+        self._refuse(thread, policy)
+        stops = [run.claim.run_id for run in thread.with_status(RunStatus.RUNNING)] if policy in _STOPS else []
+        for run in thread.with_status(RunStatus.RUNNING):
+            run.stop_reason = run.stop_reason or _STOPS.get(policy)
+        thread.pending.clear()
         claim = Claim(new_run_id(), thread_id, owner, 0)
         message = Message(new_message_id(), Role.USER, content)
         data = {"message_id": message.id, "run_id": claim.run_id, "thread_id": thread_id, "content": content}
         first_seq = self._log.store(claim, [run_event(EventType.MESSAGE_RECEIVED, data, message=message)])
         run_input = {"message_id": message.id, "content": content, "first_seq": first_seq}
-        thread.runs.append(_Run(claim, run_input, first_seq, idempotency_key))
+        thread.runs.append(_Run(claim, run_input, first_seq, idempotency_key, policy))
         self.wake()
-        return Started(claim.run_id, first_seq)
+        return Started(claim.run_id, first_seq, tuple(stops))
 
     def _same_key(self, owner: UserId, key: str) -> _Run | None:
         runs = (run for thread in self._log.threads.values() for run in thread.runs)
         return next((run for run in runs if run.key == key and run.claim.owner_id == owner), None)
 
-    def _refuse(self, thread: _Thread, *, reject_when_busy: bool) -> None:
+    def _refuse(self, thread: _Thread, policy: BusyPolicy) -> None:
         queued = thread.with_status(RunStatus.QUEUED)
         if thread.closed:
             raise SessionClosed("This session is closed")
-        if thread.pending:
+        if thread.pending and policy is not BusyPolicy.REJECT_AND_CONTINUE:
             raise ApprovalPending("This session waits for an approval: decide it first")
-        if reject_when_busy and (queued or thread.with_status(RunStatus.RUNNING)):
+        if policy is BusyPolicy.REJECT and (queued or thread.with_status(RunStatus.RUNNING)):
             raise Conflict("This session is busy", code="thread_busy")
         if len(queued) >= self._queue_limit > 0:
             raise QueueFull(f"{self._queue_limit} messages wait in this session already", retry_after=5)
@@ -175,10 +186,13 @@ class MemoryRunQueue:
         for thread in self._log.threads.values():
             queued = thread.with_status(RunStatus.QUEUED)
             if len(claimed) < limit and queued and not thread.pending and not thread.with_status(RunStatus.RUNNING):
-                run = queued[0]
+                run = next((run for run in queued if run.taken_back), queued[0])
                 run.claim = replace(run.claim, generation=run.claim.generation + 1)
+                run.attempt += 1
                 run.status, run.lease_ends = RunStatus.RUNNING, self._clock() + lease.total_seconds()
-                claimed.append(ClaimedRun(run.claim, RunKind.MESSAGE, "agent", run.input))
+                fresh = run.claim.generation == 1 and not thread.graph_open
+                taken = ClaimedRun(run.claim, RunKind.MESSAGE, "agent", run.input, run.attempt, fresh)
+                claimed.append(taken)
         return claimed
 
     async def heartbeat(self, claims: Sequence[Claim], *, lease: timedelta) -> Mapping[RunId, StopReason]:
@@ -199,14 +213,40 @@ class MemoryRunQueue:
         self.wake()
 
     def _end(self, run: _Run, outcome: Outcome) -> None:
-        self._log.threads[run.claim.thread_id].pending |= {raised.id for raised in outcome.interrupts}
+        thread = self._log.threads[run.claim.thread_id]
+        rolled_back = run.stop_reason is StopReason.ROLLBACK
+        if rolled_back:
+            outcome = Outcome(RunStatus.CANCELLED, usage=outcome.usage)
+        thread.pending |= {raised.id for raised in outcome.interrupts}
+        thread.graph_open = thread.graph_open if run.attempt == 0 else outcome.status is not RunStatus.SUCCESS
         shown = [{"id": raised.id, "call_id": raised.call_id} for raised in outcome.interrupts]
         events = [run_event(EventType.INTERRUPT, {"interrupts": shown})] if shown else []
         if outcome.error:
             events.append(run_event(EventType.ERROR, {**outcome.error, "run_id": run.claim.run_id}))
-        end = {"run_id": run.claim.run_id, "status": outcome.status.value, "usage": dict(outcome.usage)}
+        end = {
+            "run_id": run.claim.run_id,
+            "status": outcome.status.value,
+            "usage": dict(outcome.usage),
+            "rolled_back": True if rolled_back else None,
+        }
         self._log.store(run.claim, [*events, run_event(EventType.RUN_END, end)])
         run.status = outcome.status
+
+    async def release(self, claim: Claim) -> None:
+        run = self._log.running(claim)
+        run.attempt -= 1
+        self._take_back(run)
+
+    def _take_back(self, run: _Run) -> None:
+        if run.stop_reason:
+            self._end(run, Outcome(RunStatus.CANCELLED))
+        else:
+            run.status, run.taken_back = RunStatus.QUEUED, True
+        self.wake()
+
+    async def have_ended(self, run_ids: Sequence[RunId]) -> bool:
+        runs = [run for thread in self._log.threads.values() for run in thread.runs if run.claim.run_id in run_ids]
+        return all(run.status not in (RunStatus.QUEUED, RunStatus.RUNNING) for run in runs)
 
     async def request_stop(self, thread_id: ThreadId, reason: StopReason) -> list[RunId]:
         thread = self._log.threads.get(thread_id)
@@ -219,13 +259,15 @@ class MemoryRunQueue:
             run.stop_reason = reason
         return [run.claim.run_id for run in running]
 
-    async def fail_lost(self) -> int:
+    async def recover_lost(self, *, max_attempts: int) -> int:
         running = [run for thread in self._log.threads.values() for run in thread.with_status(RunStatus.RUNNING)]
         lost = [run for run in running if run.lease_ends < self._clock()]
-        error = {"code": "worker_lost", "detail": "The server stopped while this run was going on"}
         for run in lost:
-            self._end(run, Outcome(RunStatus.ERROR, error=error))
-        self.wake()
+            if run.attempt >= max_attempts and not run.stop_reason:
+                error = {"code": "crashed_repeatedly", "detail": f"The server died {run.attempt} times"}
+                self._end(run, Outcome(RunStatus.ERROR, error=error))
+            else:
+                self._take_back(run)
         return len(lost)
 
 

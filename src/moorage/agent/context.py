@@ -1,7 +1,8 @@
-"""What one run hands to the shared, cached agent: its budget. Given to the graph as its runtime context."""
+"""What one run hands to the shared, cached agent: its budget and its journal; the graph's runtime context."""
 
 from dataclasses import dataclass
 
+from moorage.agent.journal import Journal
 from moorage.errors import LimitExceeded
 
 
@@ -15,8 +16,9 @@ class TokenBudgetReached(LimitExceeded):
 
 @dataclass(slots=True)
 class RunContext:
-    """The run's own counters, shared with its sub-agents. A step is one model call; 0 tokens means no budget."""
+    """The run's own journal and counters, shared with its sub-agents. A step is one model call; 0 tokens: no budget."""
 
+    journal: Journal
     max_steps: int
     token_budget: int = 0
     steps: int = 0

@@ -1,43 +1,51 @@
-"""The gate around every tool call: it asks a human first where it must, and says what started and how it ended.
+"""The gate around every tool call: it asks a human where it must, runs a call at most once, and tells how it ended.
 
-One middleware, because what a human decided and what then ran belong in the same record. It raises one LangGraph
-interrupt per gated call (never a batch: a bad answer to one must not touch the others). Answers are checked by
-`moorage.approvals` before they reach the graph; what arrives here is one of
-
-    {"type": "approve"} | {"type": "edit", "args"} | {"type": "reject", "message"} | {"type": "respond", "message"}
+One middleware, because what a human decided, what then ran and what came of it belong in the same record. It raises one
+LangGraph interrupt per gated call (never a batch: a bad answer to one must not touch the others). Answers do not come
+back through the graph: a resumed or recovered run enters every unfinished call again, and the gate asks the journal
+what was decided and what was started.
 """
 
-import json
 import time
-from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
+from deepagents.backends.protocol import SandboxBackendProtocol
 from langchain.agents.middleware.types import AgentMiddleware, ToolCallRequest
-from langchain_core.messages import ToolMessage
-from langchain_core.tools import BaseTool
-from langgraph.config import get_config, get_stream_writer
-from langgraph.types import Command, interrupt
-from pydantic import BaseModel, ValidationError
+from langgraph.config import get_stream_writer
+from langgraph.types import interrupt
 
-from moorage.agent.backend import created_files, tool_output_sink
-from moorage.events import survives_encoding
-from moorage.ids import new_message_id
+from moorage.agent.calls import READ_ONLY_TOOLS, args_schema, call_of, checkpoint_ns, describe, refusal, would_run
+from moorage.agent.changes import Change, file_hash, inspect_change
+from moorage.agent.context import RunContext
+from moorage.agent.hidden_text import hidden_characters
+from moorage.agent.journal import (
+    Call,
+    CallStarted,
+    CallState,
+    Entry,
+    Journal,
+    ToolResult,
+    pack,
+    unknown_outcome,
+    unpack,
+)
+from moorage.agent.results import answer_for, named, naming_new_files, rejection, report_of, watched, with_notice
+from moorage.agent.sandbox_files import SandboxFiles
+from moorage.approvals import Interrupt, InterruptStatus
+from moorage.rules import Verdict
+from moorage.sandboxes.port import SandboxUnavailable
 
-READ_ONLY_TOOLS = frozenset({"ls", "read_file", "glob", "grep", "write_todos", "task"})
 ALLOWED_DECISIONS = ("approve", "edit", "reject", "respond")
-MAX_ARGUMENT_BYTES = 256 * 1024
-MALFORMED_ARGUMENTS = "_malformed_arguments"
-_ONE_PER_TURN = "write_todos"
 
-type ToolResult = ToolMessage | Command[Any]
 type Handler = Callable[[ToolCallRequest], Awaitable[ToolResult]]
+type Decision = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What asks first, and what the server knows to tell the human beside what the agent claims."""
+    """What the server knows to tell the human beside what the agent claims."""
 
     facts: dict[str, Any]
 
@@ -45,195 +53,193 @@ class Gate:
 class ToolGate(AgentMiddleware[Any, Any]):
     """Asks before each tool call that is not declared read-only, and reports every call through the custom stream."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, backend: SandboxBackendProtocol) -> None:
         super().__init__()
         self._gate = gate
+        self._files = SandboxFiles(backend)
 
     async def awrap_tool_call(self, request: ToolCallRequest, handler: Handler) -> ToolResult:
-        """Ask, run, report. A pause leaves through LangGraph's own exception; the resumed run comes in here again."""
-        call = request.tool_call
-        write = get_stream_writer()
-        subagent = call["args"].get("subagent_type") if call["name"] == "task" else None
-        write({"kind": "call", "call_id": call["id"], "ns": _checkpoint_ns(), "subagent": subagent})
-        decision = self._decide(request)
-        started = time.monotonic()
-        with _live_output(write, str(call["id"])):
-            result = await _act(request, _telling_new_files(handler), decision)
-        write(_report(str(call["id"]), result, decision, duration=time.monotonic() - started))
-        return result
+        """Ask, run, report. A pause leaves through LangGraph's own exception; the next run comes in here again."""
+        passage = _Passage(request, handler, self._gate, self._files)
+        passage.announce()
+        if (why := refusal(request)) is not None:
+            return passage.tell(answer_for(request, why, status="error"))
+        if request.tool_call["name"] in READ_ONLY_TOOLS or not would_run(request):
+            return passage.tell(await passage.call_tool(request))
+        return await passage.at_most_once()
 
-    def _decide(self, request: ToolCallRequest) -> dict[str, Any]:
-        if refusal := _refusal(request):
-            return {"type": "refuse", "message": refusal}
-        if request.tool_call["name"] in READ_ONLY_TOOLS or not _would_run(request):
-            return {"type": "pass"}
-        return cast("dict[str, Any]", interrupt(self._question(request)))
 
-    def _question(self, request: ToolCallRequest) -> dict[str, Any]:
-        call = request.tool_call
+class _Passage:
+    """One call on its way through the gate."""
+
+    def __init__(self, request: ToolCallRequest, handler: Handler, gate: Gate, files: SandboxFiles) -> None:
+        self._request = request
+        self._handler = handler
+        self._gate = gate
+        self._files = files
+        self._write = get_stream_writer()
+        self._journal: Journal = cast("RunContext", request.runtime.context).journal
+        self._call = call_of(request)
+        self._result_id = self._call.key.result_id(self._journal.thread_id)
+        self._began = time.monotonic()
+
+    def announce(self) -> None:
+        call = self._call
+        subagent = call.args.get("subagent_type") if call.tool == "task" else None
+        self._write({"kind": "call", "call_id": call.tool_call_id, "ns": checkpoint_ns(), "subagent": subagent})
+
+    async def call_tool(self, request: ToolCallRequest) -> ToolResult:
+        with watched(self._write, self._call.tool_call_id) as created:
+            return naming_new_files(await self._handler(request), created)
+
+    def tell(self, result: ToolResult, *, rejected: bool = False, edited: Any = None) -> ToolResult:
+        """Report a result that the journal need not know, and answer it."""
+        self._report(report_of(result, rejected=rejected, edited=edited, seconds=time.monotonic() - self._began))
+        return named(result, self._result_id)
+
+    async def at_most_once(self) -> ToolResult:
+        entry = self._journal.find(self._call.key)
+        if entry is not None:
+            return await self._again(entry)
+        decision = await self._decision()
+        match decision["type"]:
+            case "respond":
+                return self.tell(answer_for(self._request, decision["message"], status="success"))
+            case "reject":
+                return await self._rejected(decision)
+            case _:
+                return await self._run(decision.get("args"))
+
+    async def _again(self, entry: Entry) -> ToolResult:
+        """A call that an earlier run started: its result if it is known, and the truth if not."""
+        result = entry.result
+        if result is None:
+            result = unknown_outcome()
+            await self._journal.finish(self._call, CallState.UNKNOWN, result)
+        self._report(result.get("report") or {"status": "rejected", "result": result.get("content", "")})
+        return unpack(result, tool_call_id=self._call.tool_call_id, message_id=self._result_id, name=self._call.tool)
+
+    async def _decision(self) -> Decision:
+        asked = self._journal.asked(self._call.key)
+        match asked:
+            case Interrupt(decision=dict() as decision, status=status) if status is not InterruptStatus.SUPERSEDED:
+                if await self._is_what_was_seen(asked, decision):
+                    return decision
+                return interrupt(await self._question())
+            case Interrupt(status=InterruptStatus.PENDING):
+                return interrupt(question_again(asked))
+            case _:
+                return await self._by_rule() or interrupt(await self._question())
+
+    async def _by_rule(self) -> Decision | None:
+        """What a remembered rule decides, if one does."""
+        verdict = await self._journal.judge(self._call.tool, self._call.args, resolve=self._files.resolve)
+        if verdict is None:
+            return None
+        decision = _decision_of(verdict)
+        told = {"type": decision["type"], "decided_by": verdict.owner, "decided_via": f"rule:{verdict.rule_id}"}
+        self._write({"kind": "decision", "call_id": self._call.tool_call_id, **told})
+        return decision
+
+    async def _is_what_was_seen(self, asked: Interrupt, decision: Decision) -> bool:
+        """Whether a file that the human saw a change of is still as it was then."""
+        seen = asked.raised.base_file_hash
+        if seen is None or decision["type"] not in ("approve", "edit"):
+            return True
+        path = asked.raised.tool_input.get("file_path")
+        if (decision.get("args") or asked.raised.tool_input).get("file_path") != path:
+            return True
+        return await file_hash(self._files.read, str(path)) == seen
+
+    async def _question(self) -> dict[str, Any]:
+        call = self._call
+        change = await inspect_change(self._files.read, call.tool, dict(call.args))
         return {
             "type": "tool_approval",
-            "tool_call_id": call["id"],
-            "name": call["name"],
-            "args": call["args"],
-            "description": describe(call["name"], call["args"]),
+            "tool_call_id": call.tool_call_id,
+            "name": call.tool,
+            "args": dict(call.args),
+            "description": describe(call.tool, dict(call.args)),
             "allowed_decisions": list(ALLOWED_DECISIONS),
-            "args_schema": args_schema(cast("BaseTool", request.tool)),
-            "facts": self._gate.facts,
+            "args_schema": args_schema(cast("Any", self._request.tool)),
+            "facts": self._facts(change),
+            "base_file_hash": change.base_file_hash if change else None,
+            "diff": change.diff if change else None,
+            "checkpoint_ns": call.key.checkpoint_ns,
+            "message_id": call.key.message_id,
+            "position": call.key.position,
         }
 
+    def _facts(self, change: Change | None) -> dict[str, Any]:
+        facts = dict(self._gate.facts)
+        if warnings := hidden_characters(dict(self._call.args)):
+            facts["warnings"] = warnings
+        if change and change.note:
+            facts["note"] = change.note
+        return facts
 
-def _checkpoint_ns() -> str:
-    return get_config().get("configurable", {}).get("checkpoint_ns", "")
+    async def _rejected(self, decision: Decision) -> ToolResult:
+        result = answer_for(self._request, rejection(self._call.tool, decision["message"]), status="error")
+        if "rule_id" in decision:  # a rule may be gone when this call is entered again: what it said stays
+            report = report_of(result, rejected=True, edited=None, seconds=0)
+            await self._journal.finish(self._call, CallState.DONE, pack(result, report))
+        return self.tell(result, rejected=True)
 
-
-def describe(name: str, args: dict[str, Any]) -> str:
-    """One line that says what the agent wants to do."""
-    match name:
-        case "execute":
-            return "Run a command in the sandbox"
-        case "write_file":
-            return f"Write the file {args.get('file_path')}"
-        case "edit_file":
-            return f"Edit the file {args.get('file_path')}"
-        case "delete":
-            return f"Delete {args.get('file_path')}"
-        case _:
-            return f"Call the tool {name}"
-
-
-def args_schema(tool: BaseTool) -> dict[str, Any]:
-    """The JSON schema of a tool's arguments as the model sees them, closed: nothing extra is accepted."""
-    schema = tool.tool_call_schema
-    shown = cast("type[BaseModel]", schema).model_json_schema() if isinstance(schema, type) else schema
-    return {**shown, "additionalProperties": False}
-
-
-def _refusal(request: ToolCallRequest) -> str | None:
-    call = request.tool_call
-    if MALFORMED_ARGUMENTS in call["args"]:
-        return "Error: the arguments of this call were not valid JSON. Nothing was run; send the call again."
-    if len(json.dumps(call["args"], default=str)) > MAX_ARGUMENT_BYTES:
-        return f"Error: the arguments are larger than {MAX_ARGUMENT_BYTES} bytes. Nothing was run; use smaller steps."
-    if not survives_encoding(call["args"]):  # a human would approve something else than what runs
-        return "Error: the arguments hold NUL or broken characters. Nothing was run; send the call without them."
-    if call["name"] == _ONE_PER_TURN:
-        calls = getattr(request.state["messages"][-1], "tool_calls", [])
-        first = next((item["id"] for item in calls if item["name"] == _ONE_PER_TURN), call["id"])
-        if call["id"] != first:
-            return f"Error: {_ONE_PER_TURN} may be called once per turn; this call was ignored."
-    return None
-
-
-def _would_run(request: ToolCallRequest) -> bool:
-    """Whether the tool exists and takes these arguments; if not, the tool node answers the model with what is wrong."""
-    if request.tool is None:
-        return False
-    schema = request.tool.tool_call_schema
-    if not (isinstance(schema, type) and issubclass(schema, BaseModel)):
-        return True
-    try:
-        schema.model_validate(request.tool_call["args"])
-    except ValidationError:
-        return False
-    return True
-
-
-async def _act(request: ToolCallRequest, handler: Handler, decision: dict[str, Any]) -> ToolResult:
-    call = request.tool_call
-    match decision["type"]:
-        case "pass" | "approve":
-            return await handler(request)
-        case "edit":
-            edited = request.override(tool_call={**call, "args": decision["args"]})
-            return _with_notice(await handler(edited), decision["args"])
-        case "respond":
-            content, status = decision["message"], "success"
-        case "reject":
-            content, status = _rejection(call["name"], decision["message"]), "error"
-        case _:
-            content, status = decision["message"], "error"
-    return ToolMessage(content, name=call["name"], tool_call_id=cast("str", call["id"]), status=status)
-
-
-def _rejection(name: str, reason: str) -> str:
-    because = f" Reason: {reason}" if reason else ""
-    return f"The user rejected this {name} call; it was not run.{because} Do not repeat it unless the user asks for it."
-
-
-def _with_notice(result: ToolResult, args: dict[str, Any]) -> ToolResult:
-    """Tell the model what really ran: the transcript keeps the call as the model made it."""
-    notice = (
-        f"The user changed this call before it ran. Executed instead with: {json.dumps(args, ensure_ascii=False)}\n"
-    )
-    if isinstance(result, ToolMessage):
-        return result.model_copy(update={"content": notice + result.text})
-    update = cast("dict[str, Any]", result.update)
-    messages = [
-        item.model_copy(update={"content": notice + item.text}) if isinstance(item, ToolMessage) else item
-        for item in update.get("messages", [])
-    ]
-    return replace(result, update={**update, "messages": messages})
-
-
-@contextmanager
-def _live_output(write: Callable[[Any], None], call_id: str) -> Generator[None]:
-    def sink(stream: str, delta: str) -> None:
-        write({"kind": "output", "call_id": call_id, "stream": stream, "delta": delta})
-
-    token = tool_output_sink.set(sink)
-    try:
-        yield
-    finally:
-        tool_output_sink.reset(token)
-
-
-def _telling_new_files(handler: Handler) -> Handler:
-    """deepagents says `Updated file` of a new one, too."""
-
-    async def told(request: ToolCallRequest) -> ToolResult:
-        created: set[str] = set()
-        token = created_files.set(created)
+    async def _run(self, edited: dict[str, Any] | None) -> ToolResult:
+        call, request = self._call, self._request
+        if edited is not None:
+            call = Call(call.key, call.tool_call_id, call.tool, edited)
+            request = request.override(tool_call={**request.tool_call, "args": edited})
         try:
-            result = await handler(request)
-        finally:
-            created_files.reset(token)
-        if not created or not isinstance(result, ToolMessage):
-            return result
-        return result.model_copy(update={"content": result.text.replace("Updated file", "Created file", 1)})
+            await self._journal.start(call)
+        except CallStarted:
+            return await self._again(Entry(call.key, call.tool_call_id, call.tool, CallState.STARTED))
+        self._began = time.monotonic()
+        try:
+            result = await self.call_tool(request)
+        except SandboxUnavailable:
+            await self._journal.withdraw(call)
+            raise
+        if edited is not None:
+            result = with_notice(result, edited)
+        report = report_of(result, rejected=False, edited=edited, seconds=time.monotonic() - self._began)
+        await self._journal.finish(call, CallState.DONE, pack(result, report))
+        self._report(report)
+        return named(result, self._result_id)
 
-    return told
+    def _report(self, report: Mapping[str, Any]) -> None:
+        self._write(
+            {
+                "kind": "result",
+                "call_id": self._call.tool_call_id,
+                "message_id": self._result_id,
+                "report": dict(report),
+            }
+        )
 
 
-def _report(call_id: str, result: ToolResult, decision: dict[str, Any], *, duration: float) -> dict[str, Any]:
-    message = _message_of(result)
-    if message is not None and message.id is None:
-        message.id = new_message_id()
-    artifact = cast("object", message.artifact) if message else None
-    exit_code = cast("dict[str, Any]", artifact).get("exit_code") if isinstance(artifact, dict) else None
-    failed = message is not None and (message.status == "error" or exit_code not in (None, 0))
-    status = "rejected" if decision["type"] == "reject" else "error" if failed else "success"
+def question_again(asked: Interrupt) -> dict[str, Any]:
+    """A question that still waits, as it was raised."""
+    raised = asked.raised
     return {
-        "kind": "result",
-        "call_id": call_id,
-        "message_id": message.id if message else None,
-        "status": status,
-        "result": message.text if message else "",
-        "exit_code": exit_code,
-        "duration_ms": round(duration * 1000),
-        "executed_input": decision["args"] if decision["type"] == "edit" else None,
-        "todos": _todos_of(result),
+        "type": "tool_approval",
+        "tool_call_id": raised.call_id,
+        "name": raised.tool_name,
+        "args": raised.tool_input,
+        "description": raised.description,
+        "allowed_decisions": raised.allowed_decisions,
+        "args_schema": raised.args_schema,
+        "facts": raised.facts,
+        "base_file_hash": raised.base_file_hash,
+        "diff": raised.diff,
+        "checkpoint_ns": raised.checkpoint_ns,
+        "message_id": raised.message_id,
+        "position": raised.position,
     }
 
 
-def _message_of(result: ToolResult) -> ToolMessage | None:
-    if isinstance(result, ToolMessage):
-        return result
-    update = cast("object", result.update)
-    messages: list[Any] = cast("dict[str, Any]", update).get("messages", []) if isinstance(update, dict) else []
-    return next((item for item in messages if isinstance(item, ToolMessage)), None)
-
-
-def _todos_of(result: ToolResult) -> list[Any] | None:
-    update = None if isinstance(result, ToolMessage) else cast("object", result.update)
-    return cast("dict[str, Any]", update).get("todos") if isinstance(update, dict) else None
+def _decision_of(verdict: Verdict) -> dict[str, Any]:
+    if verdict.effect == "allow":
+        return {"type": "approve", "rule_id": verdict.rule_id}
+    reason = "A rule that the user made for this session forbids it."
+    return {"type": "reject", "message": reason, "rule_id": verdict.rule_id}

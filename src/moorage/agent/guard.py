@@ -7,8 +7,8 @@ import orjson
 from langchain.agents.middleware.types import AgentMiddleware, ModelRequest, ModelResponse
 from langchain_core.messages import AIMessage, BaseMessage, ToolCall
 
+from moorage.agent.calls import MALFORMED_ARGUMENTS
 from moorage.agent.context import RunContext
-from moorage.agent.gate import MALFORMED_ARGUMENTS
 from moorage.events import encode, scrub_text
 from moorage.ids import new_message_id
 
@@ -46,7 +46,17 @@ def _answerable(message: BaseMessage) -> BaseMessage:
     if calls and message.response_metadata.get("finish_reason") in _CUT_SHORT:
         calls[-1] = _malformed(calls[-1]["name"], encode(calls[-1]["args"]).decode(), calls[-1]["id"])
     calls += [_malformed(call["name"], call["args"], call["id"]) for call in message.invalid_tool_calls]
-    return message.model_copy(update={"tool_calls": calls, "invalid_tool_calls": []})
+    return message.model_copy(update={"tool_calls": _told_apart(calls), "invalid_tool_calls": []})
+
+
+def _told_apart(calls: list[ToolCall]) -> list[ToolCall]:
+    """Models repeat ids; within one message each call must be one of its own."""
+    seen: set[str | None] = set()
+    for index, call in enumerate(calls):
+        if call["id"] in seen:
+            call["id"] = f"{call['id']}#{index}"
+        seen.add(call["id"])
+    return calls
 
 
 def _malformed(name: str | None, args: str | None, call_id: str | None) -> ToolCall:

@@ -4,11 +4,11 @@ Parts are those of `astream(version="v2", stream_mode=["messages", "updates", "c
 `{"type", "ns", "data"}`. Text deltas come out apart from the other events, so that they can be coalesced.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, ToolMessage
 from langgraph.types import Interrupt as GraphInterrupt
 
 from moorage.agent.context import RunContext
@@ -53,7 +53,10 @@ class PartReader:
     def __init__(
         self, run_id: RunId, agent: str, context: RunContext, *, clock: Callable[[], float], model: str
     ) -> None:
-        """`clock` answers monotonic seconds; `model` is told to readers with each message."""
+        """`clock` answers monotonic seconds; `model` is told to readers with each message.
+
+        What the context's journal says that readers were told of already is not told again.
+        """
         self._run_id = run_id
         self._context = context
         self._clock = clock
@@ -66,8 +69,26 @@ class PartReader:
         self._places: dict[tuple[str | None, str], int] = {}
         self.interrupts: dict[str, RaisedInterrupt] = {}
 
-    def start(self) -> RunEvent:
-        return run_event(EventType.AGENT_START, {"run_id": self._run_id, "agent": self._agents[None]})
+    def start(self, *, attempt: int = 1) -> RunEvent:
+        """From the second attempt on, readers drop what the lost one was in the middle of saying."""
+        told = {"run_id": self._run_id, "agent": self._agents[None], "attempt": attempt if attempt > 1 else None}
+        return run_event(EventType.AGENT_START, told)
+
+    def untold(self, messages: Iterable[BaseMessage], reports: Mapping[str, Mapping[str, Any]]) -> Iterator[RunEvent]:
+        """Tell of messages of the root's state that readers have not been told of: their run was lost too early.
+
+        `reports` holds what is known of tool results beside the message, by its id.
+        """
+        for message in messages:
+            if message.id in self._context.journal.told:
+                continue
+            if isinstance(message, AIMessage):
+                yield from self._model_message((), message)
+            elif isinstance(message, ToolMessage):
+                status = "error" if message.status == "error" else "success"
+                report = reports.get(message.id or "") or {"status": status, "result": message.text}
+                part = {"call_id": message.tool_call_id, "message_id": message.id, "report": report}
+                yield from self._result(part, None)
 
     def read(self, part: dict[str, Any]) -> Iterator[Delta | RunEvent]:
         """What this part means to a reader of the thread; often nothing."""
@@ -139,6 +160,12 @@ class PartReader:
             facts=value["facts"],
             agent=self._agent(parent),
             parent_call_id=parent,
+            base_file_hash=value["base_file_hash"],
+            diff=value["diff"],
+            checkpoint_ns=value["checkpoint_ns"],
+            message_id=value["message_id"],
+            position=value["position"],
+            graph_id=item.id,
         )
         # They come in the order in which the calls' tasks ended; a human wants them as the model made them.
         self.interrupts = dict(sorted(self.interrupts.items(), key=lambda item: self._place(item[1])))
@@ -166,6 +193,7 @@ class PartReader:
                     "metadata": {"model": self._model, "usage": usage, "response_time": round(took, 3)},
                 },
                 message=stored,
+                waits_for=message.id,
             )
             stored = None
         for call in message.tool_calls:
@@ -177,7 +205,7 @@ class PartReader:
                 "parent_call_id": parent,
             }
             self._places[parent, call["id"] or ""] = len(self._places)
-            yield run_event(EventType.TOOL_CALL, event, message=stored)
+            yield run_event(EventType.TOOL_CALL, event, message=stored, waits_for=message.id)
             stored = None
 
     def _usage(self, message: AIMessage) -> dict[str, int]:
@@ -202,6 +230,9 @@ class PartReader:
                 self._call_of_task[part["ns"].rpartition("|")[2]] = part["call_id"]
                 if part["subagent"]:
                     self._agents[part["call_id"]] = part["subagent"]
+            case "decision":
+                told = {key: part[key] for key in ("call_id", "type", "decided_by", "decided_via")}
+                yield run_event(EventType.DECISION, {**told, "parent_call_id": self._parent(ns)})
             case "output":
                 yield from self._output(part, self._parent(ns))
             case "result":
@@ -225,25 +256,27 @@ class PartReader:
             yield run_event(EventType.TOOL_OUTPUT, event)
 
     def _result(self, part: dict[str, Any], parent: str | None) -> Iterator[RunEvent]:
-        self._outputs.pop(part["call_id"], None)
-        text = scrub_text(part["result"])
+        call_id, message_id, report = part["call_id"], part["message_id"], part["report"]
+        self._outputs.pop(call_id, None)
+        if message_id in self._context.journal.told:
+            return
+        text = scrub_text(report["result"])
         shown = text if len(text) <= MAX_RESULT_CHARACTERS else text[:MAX_RESULT_CHARACTERS] + "\n[cut]"
-        call_id = part["call_id"]
         event = {
             "call_id": call_id,
-            "status": part["status"],
+            "message_id": message_id,
+            "status": report["status"],
             "result": shown,
-            "exit_code": part["exit_code"],
-            "duration_ms": part["duration_ms"],
-            "executed_input": part["executed_input"],
+            "exit_code": report.get("exit_code"),
+            "duration_ms": report.get("duration_ms", 0),
+            "executed_input": report.get("executed_input"),
             "agent": self._agent(parent),
             "parent_call_id": parent,
         }
-        message_id = part["message_id"] or f"tool-{call_id}"
         message = None if parent else Message(message_id, Role.TOOL, shown, call_id=call_id)
-        yield run_event(EventType.TOOL_RESULT, event, message=message)
-        if part["todos"] is not None:
-            event = {"todos": part["todos"], "agent": self._agent(parent), "parent_call_id": parent}
+        yield run_event(EventType.TOOL_RESULT, event, message=message, waits_for=message_id)
+        if report.get("todos") is not None:
+            event = {"todos": report["todos"], "agent": self._agent(parent), "parent_call_id": parent}
             yield run_event(EventType.TODO_UPDATE, event)
 
 

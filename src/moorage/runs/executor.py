@@ -1,15 +1,18 @@
 """Executes one claimed run: streams its agent into the event log, and decides how it ended."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
 from moorage.agent.context import RunContext
 from moorage.agent.failures import problem_of
-from moorage.agent.runner import AgentRunner
+from moorage.agent.journal import Journal
+from moorage.agent.runner import AgentRun, AgentRunner
 from moorage.claims import ClaimLost, StopReason
 from moorage.errors import AppError
+from moorage.ids import ThreadId
 from moorage.runs.outbox import Outbox
 from moorage.runs.ports import EventLog, RunQueue
 from moorage.runs.run import ClaimedRun, Outcome, RunStatus
@@ -21,10 +24,13 @@ _WINDOW_PER_RUN = 0.001
 
 log = get_logger(__name__)
 
+type OpenJournal = Callable[[ClaimedRun], Awaitable[Journal]]
+type KillLeftovers = Callable[[ThreadId], Awaitable[None]]
+
 
 @dataclass(frozen=True, slots=True)
 class RunLimits:
-    """`max_steps` model calls and `timeout_seconds` per run; a token budget of 0 is none."""
+    """`max_steps` model calls and `timeout_seconds` per attempt; a token budget of 0 is none."""
 
     max_steps: int
     timeout_seconds: float
@@ -37,7 +43,10 @@ class Execution:
     def __init__(self, run: ClaimedRun) -> None:
         self.run = run
         self.stop_reason: StopReason | None = None
-        self.task: asyncio.Task[Outcome] | None = None
+        self.task: asyncio.Task[Outcome | None] | None = None
+        self.usage: dict[str, int] = {}
+        self._agent: AgentRun | None = None
+        self._draining = False
 
     def stop(self, reason: StopReason) -> None:
         """Cancel the agent, its tools included; the first reason given is the one that counts."""
@@ -46,27 +55,59 @@ class Execution:
             if self.task is not None:
                 self.task.cancel()
 
+    def drain(self) -> None:
+        """Let the agent finish the step it is in, and no other."""
+        self._draining = True
+        if self._agent is not None:
+            self._agent.drain()
+
+    def entered(self, agent: AgentRun) -> None:
+        """The agent is about to run."""
+        self._agent = agent
+        if self._draining:
+            agent.drain()
+
 
 class Executor:
     """Executes claimed runs. Knows nothing of who claims them or who reads along."""
 
-    def __init__(self, runner: AgentRunner, event_log: EventLog, queue: RunQueue, limits: RunLimits) -> None:
+    def __init__(
+        self,
+        runner: AgentRunner,
+        event_log: EventLog,
+        queue: RunQueue,
+        limits: RunLimits,
+        *,
+        open_journal: OpenJournal,
+        kill_leftovers: KillLeftovers,
+    ) -> None:
+        """`kill_leftovers` ends what a lost worker may have left running in a thread's sandbox."""
         self._runner = runner
         self._log = event_log
         self._queue = queue
         self._limits = limits
+        self._open_journal = open_journal
+        self._kill_leftovers = kill_leftovers
         self._active = 0
 
     async def execute(self, execution: Execution) -> None:
-        """Run to the end and write the outcome. A claim lost on the way is not an error: another one writes it."""
+        """Run to the end and write the outcome, or hand the run back when it may not go on here.
+
+        A claim lost on the way is not an error: another worker writes the outcome.
+        """
         self._active += 1
+        claim = execution.run.claim
         try:
             outcome = await self._outcome(execution)
-            await self._finish(execution.run, outcome)
+            if outcome is None:
+                await self._queue.release(claim)
+                log.info("run_handed_back", run_id=claim.run_id)
+            else:
+                await self._finish(execution.run, outcome)
         except ClaimLost:
-            log.warning("claim_lost", run_id=execution.run.claim.run_id)
+            log.warning("claim_lost", run_id=claim.run_id)
         except AppError as error:
-            log.error("run_not_finished", run_id=execution.run.claim.run_id, code=error.code, detail=error.detail)
+            log.error("run_not_finished", run_id=claim.run_id, code=error.code, detail=error.detail)
         finally:
             self._active -= 1
 
@@ -76,53 +117,55 @@ class Executor:
         except AppError:
             raise
         except Exception as error:  # noqa: BLE001 -- the same place: what the run leaves behind cannot be stored
-            failed = _failed(error, run, RunContext(max_steps=0))
-            await self._queue.finish(run.claim, replace(failed, usage=outcome.usage))
+            await self._queue.finish(run.claim, replace(_failed(error, run), usage=outcome.usage))
 
-    async def _outcome(self, execution: Execution) -> Outcome:
-        limits = self._limits
-        context = RunContext(max_steps=limits.max_steps, token_budget=limits.token_budget)
-        execution.task = asyncio.create_task(self._drive(execution.run, context))
+    async def _outcome(self, execution: Execution) -> Outcome | None:
+        """How the run ended; None when it did not."""
+        execution.task = asyncio.create_task(self._drive(execution))
         if execution.stop_reason is not None:
             execution.task.cancel()
-        deadline = asyncio.timeout(limits.timeout_seconds)
+        deadline = asyncio.timeout(self._limits.timeout_seconds)
         try:
             async with deadline:
                 return await execution.task
         except TimeoutError as error:
-            if not deadline.expired():
-                return _failed(error, execution.run, context)
-            seconds = f"{limits.timeout_seconds:g}"
-            problem = {"code": "run_timeout", "detail": f"The run took longer than {seconds} s (RUN_TIMEOUT_SECONDS)"}
-            return Outcome(RunStatus.TIMEOUT, error=problem, usage=context.usage)
+            failed = _timed_out(self._limits) if deadline.expired() else _failed(error, execution.run)
+            return replace(failed, usage=execution.usage)
         except asyncio.CancelledError:
             if execution.stop_reason is None:
                 execution.stop_reason = StopReason.SHUTDOWN
                 await asyncio.wait([execution.task])
-            return _stopped(execution.stop_reason, context)
+            if execution.stop_reason is StopReason.SHUTDOWN:
+                return None
+            return Outcome(RunStatus.CANCELLED, usage=execution.usage)
         except ClaimLost:
             raise
         except Exception as error:  # noqa: BLE001 -- one of the three places: whatever a run dies of, it must end
-            return _failed(error, execution.run, context)
+            return replace(_failed(error, execution.run), usage=execution.usage)
 
-    async def _drive(self, run: ClaimedRun, context: RunContext) -> Outcome:
+    async def _drive(self, execution: Execution) -> Outcome | None:
+        run, limits = execution.run, self._limits
+        if run.taken_over:
+            await self._kill_leftovers(run.claim.thread_id)
+        journal = await self._open_journal(run)
+        context = RunContext(journal, max_steps=limits.max_steps, token_budget=limits.token_budget)
         outbox = Outbox(self._log, run.claim, window=self._window)
-        agent = self._runner.start(run.claim, run.assistant_id, run.input, context)
-        failure: BaseException | None = None
+        agent = self._runner.start(
+            run.claim,
+            run.assistant_id,
+            run.input,
+            context,
+            on_saved=outbox.saved,
+            attempt=run.attempt,
+            fresh=run.fresh,
+        )
+        execution.entered(agent)
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(outbox.send())
-                try:
-                    async with aclosing(agent.events()) as events:
-                        async for item in events:
-                            await outbox.put(item)
-                except BaseException as error:  # noqa: BLE001 -- what was said before must be stored; raised again below
-                    failure = error
-                outbox.close()
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-        if failure is not None:
-            raise failure
+            await _stream(agent, outbox)
+        finally:
+            execution.usage = context.usage
+        if agent.drained:
+            return None
         status = RunStatus.INTERRUPTED if agent.interrupts else RunStatus.SUCCESS
         return Outcome(status, interrupts=agent.interrupts, usage=context.usage)
 
@@ -130,18 +173,36 @@ class Executor:
         return min(_MAX_WINDOW, _MIN_WINDOW + _WINDOW_PER_RUN * self._active)
 
 
-def _stopped(reason: StopReason, context: RunContext) -> Outcome:
-    if reason is StopReason.SHUTDOWN:
-        problem = {"code": "server_stopped", "detail": "The server stopped while this run was going on"}
-        return Outcome(RunStatus.ERROR, error=problem, usage=context.usage)
-    return Outcome(RunStatus.CANCELLED, usage=context.usage)
+async def _stream(agent: AgentRun, outbox: Outbox) -> None:
+    """Everything that the agent says, into the log."""
+    failure: BaseException | None = None
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(outbox.send())
+            try:
+                async with aclosing(agent.events()) as events:
+                    async for item in events:
+                        await outbox.put(item)
+            except BaseException as error:  # noqa: BLE001 -- what was said before must be stored; raised again below
+                failure = error
+            outbox.close()
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    if failure is not None:
+        raise failure
 
 
-def _failed(error: Exception, run: ClaimedRun, context: RunContext) -> Outcome:
+def _timed_out(limits: RunLimits) -> Outcome:
+    seconds = f"{limits.timeout_seconds:g}"
+    problem = {"code": "run_timeout", "detail": f"The run took longer than {seconds} s (RUN_TIMEOUT_SECONDS)"}
+    return Outcome(RunStatus.TIMEOUT, error=problem)
+
+
+def _failed(error: Exception, run: ClaimedRun) -> Outcome:
     problem: dict[str, Any] | None = problem_of(error)
     if problem is None:
         log.exception("run_failed", run_id=run.claim.run_id, thread_id=run.claim.thread_id)
         problem = {"code": "internal_error", "detail": "The run failed inside the server; its log says why"}
     else:
         log.warning("run_failed", run_id=run.claim.run_id, thread_id=run.claim.thread_id, code=problem["code"])
-    return Outcome(RunStatus.ERROR, error=problem, usage=context.usage)
+    return Outcome(RunStatus.ERROR, error=problem)

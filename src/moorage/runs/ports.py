@@ -7,7 +7,7 @@ from typing import Protocol
 from moorage.claims import Claim, StopReason
 from moorage.events import RunEvent, StoredEvent
 from moorage.ids import RunId, ThreadId, UserId
-from moorage.runs.run import ClaimedRun, Outcome, Started
+from moorage.runs.run import BusyPolicy, ClaimedRun, Outcome, Started
 
 
 class RunQueue(Protocol):
@@ -19,10 +19,10 @@ class RunQueue(Protocol):
         thread_id: ThreadId,
         *,
         content: str,
-        reject_when_busy: bool,
+        policy: BusyPolicy,
         idempotency_key: str | None,
     ) -> Started:
-        """Store a message and its run in one transaction.
+        """Store a message and its run in one transaction, with what its policy does to the run before it.
 
         Raises SessionClosed, SessionExpired, ApprovalPending, QueueFull, Conflict (busy) or IdempotencyMismatch. A
         repeated `idempotency_key` with the same content answers with the run that it started.
@@ -46,15 +46,29 @@ class RunQueue(Protocol):
         ...
 
     async def finish(self, claim: Claim, outcome: Outcome) -> None:
-        """Write the outcome, its interrupts and the run's last events in one transaction; raises ClaimLost."""
+        """Write the outcome, its interrupts and the run's last events in one transaction; raises ClaimLost.
+
+        A run that was asked to be rolled back ends as cancelled, whatever its outcome, and leaves nothing behind.
+        """
+        ...
+
+    async def release(self, claim: Claim) -> None:
+        """Hand an unfinished run back, first in line, without counting the attempt; raises ClaimLost."""
         ...
 
     async def request_stop(self, thread_id: ThreadId, reason: StopReason) -> list[RunId]:
         """Ask the thread's running run to stop, and end its queued ones; answers the running ones' ids."""
         ...
 
-    async def fail_lost(self) -> int:
-        """End the runs whose lease ran out; answers how many."""
+    async def have_ended(self, run_ids: Sequence[RunId]) -> bool:
+        """Whether none of these runs is queued or running any more."""
+        ...
+
+    async def recover_lost(self, *, max_attempts: int) -> int:
+        """Put runs whose lease ran out back, first in line; answers how many leases had.
+
+        One that was claimed `max_attempts` times ends as `crashed_repeatedly`, one that was to stop as cancelled.
+        """
         ...
 
 

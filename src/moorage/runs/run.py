@@ -26,14 +26,34 @@ class RunStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+class BusyPolicy(StrEnum):
+    """What a message does that finds its thread busy, or waiting for an approval."""
+
+    ENQUEUE = "enqueue"  # waits its turn
+    REJECT = "reject"  # is refused
+    INTERRUPT = "interrupt"  # stops the running run, keeping what it did
+    ROLLBACK = "rollback"  # stops the running run and undoes it
+    REJECT_AND_CONTINUE = "reject_and_continue"  # rejects what waits for approval, then waits its turn
+
+
 @dataclass(frozen=True, slots=True)
 class ClaimedRun:
-    """A run handed to a worker. `input` is `{message_id, content}`, for a resume `{resume: {interrupt_id: value}}`."""
+    """A run handed to a worker. `input` is `{message_id, content}`, for a resume `{resume: {interrupt_id: value}}`.
+
+    `attempt` counts from 1. A `fresh` run was never claimed before, and nothing is left open in its thread.
+    """
 
     claim: Claim
     kind: RunKind
     assistant_id: str
     input: dict[str, Any]
+    attempt: int = 1
+    fresh: bool = True
+
+    @property
+    def taken_over(self) -> bool:
+        """Whether another worker had it before, who may have left something running."""
+        return self.claim.generation > 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +68,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """An accepted message: the run that will answer it, and the seq of its first event."""
+    """An accepted message: the run that will answer it, the seq of its first event, and the runs that it stops."""
 
     run_id: RunId
     first_seq: int
+    stops: tuple[RunId, ...] = ()
 
 
 class ApprovalPending(Conflict):

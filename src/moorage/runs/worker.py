@@ -1,8 +1,7 @@
 """The worker: claims runs as they come, executes each in a task of its own, and keeps their leases."""
 
 import asyncio
-import secrets
-import socket
+from collections.abc import Callable
 from datetime import timedelta
 
 from moorage.claims import StopReason
@@ -12,10 +11,10 @@ from moorage.runs.executor import Execution, Executor
 from moorage.runs.ports import RunQueue
 from moorage.telemetry import get_logger
 
-_LEASE = timedelta(seconds=30)
-_HEARTBEAT_SECONDS = 10.0
 _POLL_SECONDS = 1.0
 _PAUSE_AFTER_FAILURE = 1.0
+_HEARTBEATS_PER_LEASE = 3
+_LAST_WORDS_SECONDS = 3.0
 
 log = get_logger(__name__)
 
@@ -23,11 +22,20 @@ log = get_logger(__name__)
 class Worker:
     """Executes up to `concurrency` runs at a time."""
 
-    def __init__(self, queue: RunQueue, executor: Executor, *, concurrency: int) -> None:
+    def __init__(
+        self,
+        queue: RunQueue,
+        executor: Executor,
+        *,
+        name: str,
+        concurrency: int,
+        lease: timedelta = timedelta(seconds=30),
+    ) -> None:
         self._queue = queue
         self._executor = executor
         self._concurrency = concurrency
-        self._name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+        self._lease = lease
+        self._name = name
         self._executions: dict[RunId, tuple[Execution, asyncio.Task[None]]] = {}
         self._early_stops: dict[RunId, StopReason] = {}
         self._stopping = False
@@ -49,11 +57,10 @@ class Worker:
             log.info("worker_stopped", worker=self._name)
 
     async def stop(self, *, patience: float) -> None:
-        """Claim no more, ask what runs to end and wait up to `patience` seconds for its last events."""
+        """Claim no more, give what runs `patience` seconds to finish its step, and hand back what is not done."""
         self._stopping = True
-        running = [task for execution, task in self._executions.values() if not execution.stop(StopReason.SHUTDOWN)]
-        if running:
-            await asyncio.wait(running, timeout=patience)
+        if not await self._ended_within(patience, lambda execution: execution.drain()):
+            await self._ended_within(_LAST_WORDS_SECONDS, lambda execution: execution.stop(StopReason.SHUTDOWN))
 
     def stop_run(self, run_id: RunId, reason: StopReason) -> bool:
         """Stop a run that this worker executes, or is just about to; False when it does not (yet)."""
@@ -64,17 +71,18 @@ class Worker:
         found[0].stop(reason)
         return True
 
-    async def wait_for(self, run_id: RunId, *, at_most: float) -> None:
-        """Return when the run has ended here, or after `at_most` seconds."""
-        if found := self._executions.get(run_id):
-            await asyncio.wait([found[1]], timeout=at_most)
+    async def _ended_within(self, seconds: float, ask: Callable[[Execution], None]) -> bool:
+        for execution, _ in self._executions.values():
+            ask(execution)
+        tasks = [task for _, task in self._executions.values()]
+        return not tasks or not (await asyncio.wait(tasks, timeout=seconds))[1]
 
     async def _claim(self, group: asyncio.TaskGroup) -> None:
         free = self._concurrency - len(self._executions)
         if free <= 0 or self._stopping:
             return
         try:
-            claimed = await self._queue.claim(self._name, limit=free, lease=_LEASE)
+            claimed = await self._queue.claim(self._name, limit=free, lease=self._lease)
         except AppError as error:
             log.warning("claim_failed", code=error.code, detail=error.detail)
             await asyncio.sleep(_PAUSE_AFTER_FAILURE)
@@ -102,14 +110,13 @@ class Worker:
 
     async def _keep_leases(self) -> None:
         while True:
-            await asyncio.sleep(_HEARTBEAT_SECONDS)
+            await asyncio.sleep(self._lease.total_seconds() / _HEARTBEATS_PER_LEASE)
+            claims = [execution.run.claim for execution, _ in self._executions.values()]
             try:
-                claims = [execution.run.claim for execution, _ in self._executions.values()]
                 if claims:
-                    stops = await self._queue.heartbeat(claims, lease=_LEASE)
+                    stops = await self._queue.heartbeat(claims, lease=self._lease)
                     for run_id, reason in stops.items():
                         self.stop_run(run_id, reason)
-                await self._queue.fail_lost()
                 self._early_stops.clear()  # those of runs that other workers have
             except AppError as error:
                 log.warning("heartbeat_failed", code=error.code, detail=error.detail)

@@ -59,7 +59,10 @@ CREATE INDEX idempotency_keys_age ON idempotency_keys (created_at);
 
 -- `base_checkpoint_id`: the thread's latest root checkpoint when the run first started, for `rollback`; NULL for none.
 ALTER TABLE runs ADD COLUMN base_checkpoint_id text;
-ALTER TABLE threads ADD COLUMN first_seq bigint NOT NULL DEFAULT 1;  -- of the oldest event that is kept
+ALTER TABLE threads
+    ADD COLUMN first_seq  bigint NOT NULL DEFAULT 1,  -- of the oldest event that is kept
+    ADD COLUMN graph_open boolean NOT NULL DEFAULT true;  -- the last run may have left calls without a result
+ALTER TABLE threads ALTER COLUMN graph_open SET DEFAULT false;
 ALTER TABLE messages ADD COLUMN duration_ms integer;
 CREATE INDEX run_events_age ON run_events (created_at);
 CREATE INDEX runs_active_of_owner ON runs (owner_id) WHERE status = 'running';

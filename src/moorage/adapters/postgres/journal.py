@@ -1,0 +1,206 @@
+"""The journal of tool calls in Postgres, as one claimed run reads and writes it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg.types.json import Jsonb
+
+from moorage.adapters.postgres.interrupts import load_decided
+from moorage.adapters.postgres.patience import patiently
+from moorage.adapters.postgres.pool import Database
+from moorage.adapters.postgres.rules import active_rules
+from moorage.agent.journal import Call, CallKey, CallStarted, CallState, Entry, Resolve
+from moorage.approvals import Interrupt
+from moorage.claims import Claim
+from moorage.events import encode
+from moorage.ids import RunId, ThreadId
+from moorage.rules import FILE_TOOLS, Match, Verdict, judge
+from moorage.runs.run import ClaimedRun
+
+type Row = dict[str, Any]
+
+_HOLD = "SELECT moorage_hold(%s, %s)"
+
+# The runs since the latest message that a worker took, and since the one before it.
+_TURNS = """
+WITH messages AS (
+    SELECT queue_no FROM runs WHERE thread_id = %(thread)s AND kind = 'message' AND generation > 0
+    ORDER BY queue_no DESC LIMIT 2
+)
+SELECT run_id, queue_no >= (SELECT max(queue_no) FROM messages) AS latest FROM runs
+WHERE thread_id = %(thread)s AND queue_no >= COALESCE((SELECT min(queue_no) FROM messages), 0)
+"""
+
+_COLUMNS = "checkpoint_ns, message_id, position, tool_call_id, tool, state, result"
+
+_OF_RUNS = f"SELECT {_COLUMNS} FROM tool_calls WHERE thread_id = %s AND run_id = ANY(%s)"  # noqa: S608
+
+_OF_MESSAGES = f"""
+SELECT {_COLUMNS} FROM tool_calls WHERE thread_id = %s AND checkpoint_ns = '' AND message_id = ANY(%s)
+"""  # noqa: S608 -- constant columns
+
+# The history holds the messages of the root; what sub-agents' calls came to is in the log only.
+_TOLD = """
+SELECT id FROM messages WHERE thread_id = %(thread)s AND run_id = ANY(%(runs)s) AND role <> 'user'
+UNION
+SELECT data::jsonb ->> 'message_id' FROM run_events
+WHERE thread_id = %(thread)s AND run_id = ANY(%(runs)s) AND type = 'tool_result'
+"""
+
+# Nothing comes back when somebody else's row is there. One's own, of a commit whose answer was lost, is found again.
+_START = """
+INSERT INTO tool_calls (thread_id, checkpoint_ns, message_id, position, owner_id, run_id, generation, tool_call_id,
+    tool, args, state)
+VALUES (%(thread)s, %(ns)s, %(message)s, %(position)s, %(owner)s, %(run)s, %(generation)s, %(call)s, %(tool)s,
+    %(args)s, 'started')
+ON CONFLICT (thread_id, checkpoint_ns, message_id, position) DO UPDATE SET started_at = tool_calls.started_at
+    WHERE %(again)s AND tool_calls.run_id = EXCLUDED.run_id AND tool_calls.generation = EXCLUDED.generation
+    AND tool_calls.state = 'started'
+RETURNING state
+"""
+
+_FINISH = """
+INSERT INTO tool_calls (thread_id, checkpoint_ns, message_id, position, owner_id, run_id, generation, tool_call_id,
+    tool, args, state, result, finished_at)
+VALUES (%(thread)s, %(ns)s, %(message)s, %(position)s, %(owner)s, %(run)s, %(generation)s, %(call)s, %(tool)s,
+    %(args)s, %(state)s, %(result)s, now())
+ON CONFLICT (thread_id, checkpoint_ns, message_id, position) DO UPDATE
+    SET state = EXCLUDED.state, result = EXCLUDED.result, finished_at = now()
+"""
+
+_WITHDRAW = """
+DELETE FROM tool_calls WHERE thread_id = %(thread)s AND checkpoint_ns = %(ns)s AND message_id = %(message)s
+    AND position = %(position)s AND run_id = %(run)s AND generation = %(generation)s AND state = 'started'
+"""
+
+
+class PostgresJournal:
+    """`moorage.agent.journal.Journal` on Postgres."""
+
+    def __init__(
+        self,
+        database: Database,
+        claim: Claim,
+        *,
+        entries: Mapping[CallKey, Entry],
+        asked: Mapping[CallKey, Interrupt],
+        told: frozenset[str],
+    ) -> None:
+        self._database = database
+        self._claim = claim
+        self._entries = entries
+        self._asked = asked
+        self._told = told
+
+    @property
+    def thread_id(self) -> ThreadId:
+        return self._claim.thread_id
+
+    @property
+    def told(self) -> frozenset[str]:
+        return self._told
+
+    def find(self, key: CallKey) -> Entry | None:
+        return self._entries.get(key)
+
+    def asked(self, key: CallKey) -> Interrupt | None:
+        return self._asked.get(key)
+
+    async def of_messages(self, message_ids: Sequence[str]) -> list[Entry]:
+        async def read() -> list[Row]:
+            async with self._database.tenant_pipeline(self._claim.owner_id) as connection:
+                found = await connection.execute(_OF_MESSAGES, [self._claim.thread_id, list(message_ids)])
+                return await found.fetchall()
+
+        return [_entry(row) for row in await patiently(read)]
+
+    async def judge(self, tool: str, args: Mapping[str, Any], *, resolve: Resolve) -> Verdict | None:
+        async def read() -> list[Any]:
+            async with self._database.tenant_pipeline(self._claim.owner_id) as connection:
+                return await active_rules(connection, self._claim.thread_id)
+
+        rules = [rule for rule in await patiently(read) if rule.tool == tool]
+        path = args.get("file_path")
+        by_path = tool in FILE_TOOLS and any(rule.match is Match.PATH for rule in rules)
+        resolved = await resolve(path) if by_path and isinstance(path, str) else None
+        return judge(rules, tool, dict(args), resolved)
+
+    async def start(self, call: Call) -> None:
+        tries = 0
+
+        async def insert() -> Row | None:
+            nonlocal tries
+            tries += 1
+            async with self._database.tenant_pipeline(self._claim.owner_id) as connection:
+                await self._hold(connection)
+                values = {**self._values(call), "again": tries > 1}
+                return await (await connection.execute(_START, values)).fetchone()
+
+        if await patiently(insert) is None:
+            raise CallStarted
+
+    async def finish(self, call: Call, state: CallState, result: Mapping[str, Any]) -> None:
+        values = {**self._values(call), "state": state.value, "result": Jsonb(dict(result), dumps=encode)}
+
+        async def upsert() -> None:
+            async with self._database.tenant_pipeline(self._claim.owner_id) as connection:
+                await self._hold(connection)
+                await connection.execute(_FINISH, values)
+
+        await patiently(upsert)
+
+    async def withdraw(self, call: Call) -> None:
+        async def delete() -> None:
+            async with self._database.tenant_pipeline(self._claim.owner_id) as connection:
+                await self._hold(connection)
+                await connection.execute(_WITHDRAW, self._values(call))
+
+        await patiently(delete)
+
+    async def _hold(self, connection: AsyncConnection[Row]) -> None:
+        await connection.execute(_HOLD, [self._claim.run_id, self._claim.generation])
+
+    def _values(self, call: Call) -> dict[str, Any]:
+        return {
+            "thread": self._claim.thread_id,
+            "owner": self._claim.owner_id,
+            "run": self._claim.run_id,
+            "generation": self._claim.generation,
+            "ns": call.key.checkpoint_ns,
+            "message": call.key.message_id,
+            "position": call.key.position,
+            "call": call.tool_call_id,
+            "tool": call.tool,
+            "args": Jsonb(dict(call.args), dumps=encode),
+        }
+
+
+async def open_journal(database: Database, run: ClaimedRun) -> PostgresJournal:
+    """The journal for a claimed run. For a fresh one there is nothing to read: no call of its turn was made yet."""
+    claim = run.claim
+    if run.fresh:
+        return PostgresJournal(database, claim, entries={}, asked={}, told=frozenset())
+
+    async def read() -> PostgresJournal:
+        async with database.tenant_pipeline(claim.owner_id) as connection:
+            turns = await (await connection.execute(_TURNS, {"thread": claim.thread_id})).fetchall()
+            latest = [RunId(str(row["run_id"])) for row in turns if row["latest"]]
+            rows = await (await connection.execute(_OF_RUNS, [claim.thread_id, latest])).fetchall()
+            asked = await load_decided(connection, claim.thread_id, latest)
+            runs = [row["run_id"] for row in turns]
+            told = await (await connection.execute(_TOLD, {"thread": claim.thread_id, "runs": runs})).fetchall()
+        return PostgresJournal(
+            database,
+            claim,
+            entries={(entry := _entry(row)).key: entry for row in rows},
+            asked={CallKey(item.checkpoint_ns, item.message_id, item.position): item.interrupt for item in asked},
+            told=frozenset(row["id"] for row in told if row["id"]),
+        )
+
+    return await patiently(read)
+
+
+def _entry(row: Row) -> Entry:
+    key = CallKey(row["checkpoint_ns"], row["message_id"], row["position"])
+    return Entry(key, row["tool_call_id"], row["tool"], CallState(row["state"]), row["result"])

@@ -1,0 +1,149 @@
+"""How runs end in Postgres: outcome, interrupts, last events and the thread's state in the caller's transaction.
+
+The thread's row is locked first, everywhere: whoever holds it is the only one who ends, stops or hands over its runs.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from psycopg import AsyncConnection
+from psycopg.types.json import Jsonb
+
+from moorage.adapters.postgres.event_log import insert_events, place
+from moorage.adapters.postgres.interrupts import insert_interrupts, pending_of
+from moorage.approvals import RaisedInterrupt, seen_by_human
+from moorage.claims import Claim, ClaimLost, StopReason
+from moorage.events import EventType, RunEvent, StoredEvent, encode, run_event
+from moorage.ids import RunId, ThreadId, UserId
+from moorage.runs.run import Outcome, RunStatus
+
+type Row = dict[str, Any]
+
+# A statement that waits for a row lock still sees other tables as they were before the wait. So the thread is locked
+# first, and what is true under the lock is asked in a statement of its own.
+LOCK_THREAD = "SELECT FROM threads WHERE thread_id = %s FOR UPDATE"
+
+_HELD = """
+SELECT t.last_seq, r.stop_reason, r.base_checkpoint_id, r.started_at IS NOT NULL AS started
+FROM threads t JOIN runs r USING (thread_id)
+WHERE r.run_id = %s AND r.generation = %s AND r.status = 'running'
+"""
+
+_FINISH_RUN = """
+UPDATE runs SET status = %s, error = %s, usage = %s, finished_at = now(), lease_expires_at = NULL WHERE run_id = %s
+"""
+
+_SETTLE_THREAD = """
+UPDATE threads t SET last_seq = %(seq)s, last_active = now(),
+    graph_open = CASE WHEN %(started)s THEN %(open)s ELSE graph_open END,
+    run_status = CASE
+        WHEN EXISTS (SELECT FROM interrupts i WHERE i.thread_id = t.thread_id AND i.status = 'pending'
+            AND i.expires_at > now()) THEN 'interrupted'
+        WHEN EXISTS (SELECT FROM runs r WHERE r.thread_id = t.thread_id AND r.status = 'queued') THEN 'busy'
+        ELSE %(after)s END
+WHERE thread_id = %(thread_id)s
+"""
+
+_FORGET_MESSAGES = """
+WITH gone AS (DELETE FROM messages WHERE thread_id = %(thread_id)s AND run_id = %(run_id)s RETURNING role)
+UPDATE threads SET message_count = message_count - (SELECT count(*) FROM gone),
+    turn_count = turn_count - (SELECT count(*) FROM gone WHERE role = 'user')
+WHERE thread_id = %(thread_id)s
+"""
+
+_QUEUED = """
+SELECT run_id, thread_id, owner_id, generation FROM runs
+WHERE thread_id = %s AND status = 'queued' ORDER BY priority DESC, queue_no
+"""
+
+
+async def end_run(
+    connection: AsyncConnection[Row], claim: Claim, outcome: Outcome, *, approval_ttl: timedelta
+) -> list[StoredEvent]:
+    """End the run that `claim` holds; answers its last events. The caller holds the thread's lock. Raises ClaimLost."""
+    row = await (await connection.execute(_HELD, [claim.run_id, claim.generation])).fetchone()
+    if row is None:
+        raise ClaimLost("This run is not this worker's any more")
+    rolled_back = row["stop_reason"] == StopReason.ROLLBACK
+    if rolled_back:
+        outcome = Outcome(RunStatus.CANCELLED, usage=outcome.usage)
+        await _undo(connection, claim, row["base_checkpoint_id"])
+    before: int = row["last_seq"]
+    events = await _raise(connection, claim, outcome.interrupts, ttl=approval_ttl, seq=before + 1)
+    placed = place(claim, [*events, *last_events(claim, outcome, rolled_back=rolled_back)], before=before)
+    await insert_events(connection, placed)
+    error = Jsonb(outcome.error, dumps=encode) if outcome.error else None
+    usage = Jsonb(dict(outcome.usage), dumps=encode)
+    await connection.execute(_FINISH_RUN, [outcome.status.value, error, usage, claim.run_id])
+    settled = {
+        "seq": placed[-1].seq,
+        "started": row["started"],
+        "open": outcome.status is not RunStatus.SUCCESS,
+        "after": "error" if outcome.status in (RunStatus.ERROR, RunStatus.TIMEOUT) else "idle",
+        "thread_id": claim.thread_id,
+    }
+    await connection.execute(_SETTLE_THREAD, settled)
+    return [item.stored() for item in placed]
+
+
+async def end_queued(connection: AsyncConnection[Row], thread_id: ThreadId) -> list[StoredEvent]:
+    """End a thread's queued runs before any worker has them: their last events, in order."""
+    rows = await (await connection.execute(_QUEUED, [thread_id])).fetchall()
+    if not rows:
+        return []
+    update = "UPDATE threads SET last_seq = last_seq + %s WHERE thread_id = %s RETURNING last_seq"
+    counted = await (await connection.execute(update, [len(rows), thread_id])).fetchone()
+    before = (counted["last_seq"] if counted else 0) - len(rows)
+    placed = [
+        item
+        for offset, row in enumerate(rows)
+        for item in place(
+            claim_of(row), last_events(claim_of(row), Outcome(RunStatus.CANCELLED)), before=before + offset
+        )
+    ]
+    await insert_events(connection, placed)
+    ended = "UPDATE runs SET status = 'cancelled', finished_at = now() WHERE run_id = ANY(%s)"
+    await connection.execute(ended, [[row["run_id"] for row in rows]])
+    return [item.stored() for item in placed]
+
+
+async def delete_checkpoints_after(
+    connection: AsyncConnection[Row], thread_id: ThreadId, base_checkpoint_id: str | None
+) -> None:
+    for table in ("checkpoint_writes", "checkpoints"):
+        await connection.execute(
+            f"DELETE FROM {table} WHERE thread_id = %s AND checkpoint_id > %s", [thread_id, base_checkpoint_id or ""]
+        )
+
+
+async def _undo(connection: AsyncConnection[Row], claim: Claim, base_checkpoint_id: str | None) -> None:
+    """Take back what the run left in the thread's state and history. Its events stay: they happened."""
+    await delete_checkpoints_after(connection, claim.thread_id, base_checkpoint_id)
+    await connection.execute(_FORGET_MESSAGES, {"thread_id": claim.thread_id, "run_id": claim.run_id})
+
+
+async def _raise(
+    connection: AsyncConnection[Row], claim: Claim, raised: Sequence[RaisedInterrupt], *, ttl: timedelta, seq: int
+) -> list[RunEvent]:
+    """Store what waits for a human; the event lists all that is pending now, what waited before this run too."""
+    if not raised:
+        return []
+    await insert_interrupts(connection, claim, raised, ttl=ttl, seq=seq)
+    shown = [seen_by_human(item) for item in await pending_of(connection, claim.thread_id)]
+    return [run_event(EventType.INTERRUPT, {"interrupts": shown})] if shown else []
+
+
+def last_events(claim: Claim, outcome: Outcome, *, rolled_back: bool = False) -> list[RunEvent]:
+    end = {
+        "run_id": claim.run_id,
+        "status": outcome.status.value,
+        "usage": dict(outcome.usage),
+        "rolled_back": True if rolled_back else None,
+    }
+    failed = [run_event(EventType.ERROR, {**outcome.error, "run_id": claim.run_id})] if outcome.error else []
+    return [*failed, run_event(EventType.RUN_END, end)]
+
+
+def claim_of(row: Row) -> Claim:
+    return Claim(RunId(str(row["run_id"])), ThreadId(row["thread_id"]), UserId(row["owner_id"]), row["generation"])

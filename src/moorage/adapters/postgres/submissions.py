@@ -1,0 +1,168 @@
+"""Accepting a message in Postgres: its run and its first event in one transaction, under the thread's lock."""
+
+from typing import Any
+
+from psycopg import AsyncConnection
+
+from moorage.adapters.postgres.enqueue import enqueue_run
+from moorage.adapters.postgres.event_log import Placed, claim_for, insert_events, place
+from moorage.adapters.postgres.interrupts import close_interrupts, closing_events
+from moorage.adapters.postgres.notices import notify
+from moorage.adapters.postgres.run_endings import LOCK_THREAD
+from moorage.approvals import InterruptStatus
+from moorage.claims import Claim, StopReason
+from moorage.errors import Conflict
+from moorage.events import EventType, Message, Role, RunEvent, run_event
+from moorage.ids import RunId, ThreadId, UserId, new_message_id, new_run_id
+from moorage.runs.run import ApprovalPending, BusyPolicy, IdempotencyMismatch, QueueFull, RunKind, Started
+from moorage.threads import SessionClosed, SessionExpired, ThreadNotFound
+
+type Row = dict[str, Any]
+
+KEY_REUSED = "This Idempotency-Key was used for another request"
+_TITLE_CHARACTERS = 60
+_STOPS = {BusyPolicy.INTERRUPT: StopReason.INTERRUPT, BusyPolicy.ROLLBACK: StopReason.ROLLBACK}
+
+_THREAD_STATE = """
+SELECT t.status, t.assistant_id, t.last_seq,
+    (%(life)s > 0 AND t.last_active < now() - make_interval(secs => %(life)s)) AS expired,
+    (SELECT count(*) FROM runs r WHERE r.thread_id = t.thread_id AND r.status = 'queued') AS queued,
+    EXISTS (SELECT FROM runs r WHERE r.thread_id = t.thread_id AND r.status IN ('queued', 'running')) AS busy,
+    EXISTS (SELECT FROM interrupts i WHERE i.thread_id = t.thread_id AND i.status = 'pending' AND i.expires_at > now())
+        AS waiting
+FROM threads t WHERE t.thread_id = %(thread_id)s AND t.owner_id = %(owner)s
+"""
+
+_SAME_KEY = "SELECT run_id, thread_id, request_digest, input FROM runs WHERE owner_id = %s AND idempotency_key = %s"
+
+_TOUCH_THREAD = """
+UPDATE threads SET last_seq = last_seq + %(events)s, message_count = message_count + %(messages)s,
+    turn_count = turn_count + 1, run_status = 'busy', last_active = now(),
+    title = CASE WHEN title = '' THEN %(title)s ELSE title END
+WHERE thread_id = %(thread_id)s
+"""
+
+# Waits for a claim of one of them that is about to commit: a stop must not fall between.
+LOCK_RUNS = "SELECT FROM runs WHERE thread_id = %s AND status IN ('queued', 'running') FOR UPDATE"
+
+_STOP_RUNNING = """
+UPDATE runs SET stop_reason = %s WHERE thread_id = %s AND status = 'running' AND stop_reason IS NULL RETURNING run_id
+"""
+
+
+class Submission:
+    """One message on its way in. `digest` is that of what was sent with the idempotency key."""
+
+    def __init__(
+        self, owner: UserId, thread_id: ThreadId, content: str, policy: BusyPolicy, *, key: str | None, digest: str
+    ) -> None:
+        self._claim = claim_for(thread_id, owner, new_run_id())
+        self._content = content
+        self._policy = policy
+        self._key = key
+        self._digest = digest
+
+    async def accept(
+        self, connection: AsyncConnection[Row], *, session_life: float, queue_limit: int
+    ) -> tuple[Started, list[Placed]]:
+        """Store it. Raises what `RunQueue.submit` says; a repeated key answers with its run and stores nothing."""
+        row = await self._lock(connection, session_life)
+        if earlier := await self._same_key(connection):
+            return earlier, []
+        _refuse(row, self._policy, queue_limit=queue_limit)
+        closing = await self._reject_pending(connection) if row["waiting"] else []
+        stops = await self._stop_running(connection) if self._policy in _STOPS else []
+        received = _received(self._claim, self._content)
+        placed = place(self._claim, [*closing, received], before=row["last_seq"])
+        await self._store(connection, row["assistant_id"], received, placed)
+        return Started(self._claim.run_id, placed[-1].seq, tuple(stops)), placed
+
+    async def _lock(self, connection: AsyncConnection[Row], session_life: float) -> Row:
+        claim = self._claim
+        values = {"life": session_life, "thread_id": claim.thread_id, "owner": claim.owner_id}
+        await connection.execute(LOCK_THREAD, [claim.thread_id])
+        row = await (await connection.execute(_THREAD_STATE, values)).fetchone()
+        if row is None:
+            raise ThreadNotFound
+        return row
+
+    async def _same_key(self, connection: AsyncConnection[Row]) -> Started | None:
+        if self._key is None:
+            return None
+        row = await (await connection.execute(_SAME_KEY, [self._claim.owner_id, self._key])).fetchone()
+        if row is None:
+            return None
+        if row["request_digest"] != self._digest:
+            raise IdempotencyMismatch(KEY_REUSED)
+        return Started(RunId(str(row["run_id"])), row["input"]["first_seq"])
+
+    async def _reject_pending(self, connection: AsyncConnection[Row]) -> list[RunEvent]:
+        closed = await close_interrupts(
+            connection,
+            self._claim.thread_id,
+            status=InterruptStatus.REJECTED,
+            by=self._claim.owner_id,
+            via="message",
+            message="The user went on with another message instead",
+        )
+        return closing_events(closed)
+
+    async def _stop_running(self, connection: AsyncConnection[Row]) -> list[RunId]:
+        reason = _STOPS[self._policy]
+        await connection.execute(LOCK_RUNS, [self._claim.thread_id])
+        rows = await (await connection.execute(_STOP_RUNNING, [reason.value, self._claim.thread_id])).fetchall()
+        for row in rows:
+            await notify(connection, "stop", f"{row['run_id']} {reason}")
+        return [RunId(str(row["run_id"])) for row in rows]
+
+    async def _store(
+        self, connection: AsyncConnection[Row], assistant_id: str, received: RunEvent, placed: list[Placed]
+    ) -> None:
+        touched = {
+            "events": len(placed),
+            "messages": sum(item.event.message is not None for item in placed),
+            "title": _title(self._content),
+            "thread_id": self._claim.thread_id,
+        }
+        await connection.execute(_TOUCH_THREAD, touched)
+        message_id = received.message.id if received.message else ""
+        run_input = {"message_id": message_id, "content": self._content, "first_seq": placed[-1].seq}
+        await enqueue_run(
+            connection,
+            self._claim,
+            assistant_id=assistant_id,
+            kind=RunKind.MESSAGE,
+            run_input=run_input,
+            key=self._key,
+            digest=self._digest,
+        )
+        await insert_events(connection, placed)
+        await notify(connection, "work", "")
+
+
+def _refuse(row: Row, policy: BusyPolicy, *, queue_limit: int) -> None:
+    """Raise if a thread in this state takes no message."""
+    if row["status"] == "closed":
+        raise SessionClosed("This session is closed")
+    if row["expired"]:
+        raise SessionExpired("This session has expired: open a new one")
+    if row["waiting"] and policy is not BusyPolicy.REJECT_AND_CONTINUE:
+        raise ApprovalPending(
+            "This session waits for an approval: decide it first, or send the message with multitask_strategy"
+            " reject_and_continue"
+        )
+    if row["busy"] and policy is BusyPolicy.REJECT:
+        raise Conflict("This session is busy", code="thread_busy")
+    if row["queued"] >= queue_limit > 0:
+        raise QueueFull(f"{queue_limit} messages wait in this session already", retry_after=5)
+
+
+def _received(claim: Claim, content: str) -> RunEvent:
+    message = Message(new_message_id(), Role.USER, content)
+    data = {"message_id": message.id, "run_id": claim.run_id, "thread_id": claim.thread_id, "content": content}
+    return run_event(EventType.MESSAGE_RECEIVED, data, message=message)
+
+
+def _title(content: str) -> str:
+    line = next((line.strip() for line in content.splitlines() if line.strip()), "")
+    return line if len(line) <= _TITLE_CHARACTERS else line[: _TITLE_CHARACTERS - 1] + "…"

@@ -1,0 +1,30 @@
+"""A thread's files as the gate needs them: what is in one, and where a path really leads."""
+
+import posixpath
+import shlex
+
+from deepagents.backends.protocol import SandboxBackendProtocol
+
+from moorage.sandboxes.port import PathError
+
+
+class SandboxFiles:
+    """Files of whichever thread's run calls, read inside its sandbox: nothing there can point outside."""
+
+    def __init__(self, backend: SandboxBackendProtocol) -> None:
+        self._backend = backend
+
+    async def read(self, path: str) -> bytes | None:
+        """The file's bytes, None when there is none; raises PathError with the code that says why not."""
+        [found] = await self._backend.adownload_files([path])
+        if found.error == "file_not_found":
+            return None
+        if found.error is not None:
+            raise PathError(f"{path} cannot be read: {found.error}", code=found.error)
+        return found.content
+
+    async def resolve(self, path: str) -> str:
+        """The path without links, also of a file that is not there yet; plainly normalised when nobody can say."""
+        found = await self._backend.aexecute(f"realpath -mz -- {shlex.quote(path)}")
+        resolved = found.output.split("\x00")[0]
+        return resolved if found.exit_code == 0 and resolved.startswith("/") else posixpath.normpath(path)
