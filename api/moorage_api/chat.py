@@ -2,15 +2,17 @@
 
 from typing import Annotated, Literal, Self
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sse_starlette.sse import EventSourceResponse
 
 from moorage.approvals import Answer, Decided, Decision, DecisionType
+from moorage.idempotency import RequestKey, request_key
 from moorage.ids import RunId
+from moorage.runs.run import BusyPolicy
 from moorage.runtime import Runtime
 from moorage.threads import Thread
-from moorage_api.approvals import DecisionBody
+from moorage_api.approvals import DecisionBody, IdempotencyKey, asked
 from moorage_api.deps import RecheckDep, RuntimeDep, ThreadDep
 from moorage_api.sse import HEARTBEAT_SECONDS, event_stream
 
@@ -20,11 +22,16 @@ MESSAGE_LIMIT = 100_000
 
 
 class ChatMessage(BaseModel):
-    """What the user says. A busy session queues it (`enqueue`) or refuses it with 409 (`reject`)."""
+    """What the user says.
+
+    A busy session queues it (`enqueue`), refuses it with 409 (`reject`), or stops what runs for it, keeping what that
+    did (`interrupt`) or undoing it (`rollback`). One that waits for an approval refuses it with 409, but for
+    `reject_and_continue`, which rejects what is pending first.
+    """
 
     model_config = ConfigDict(extra="forbid")
     message: Annotated[str, Field(min_length=1, max_length=MESSAGE_LIMIT)]
-    multitask_strategy: Literal["enqueue", "reject"] = "enqueue"
+    multitask_strategy: BusyPolicy = BusyPolicy.ENQUEUE
 
 
 class AddressedDecision(DecisionBody):
@@ -69,13 +76,13 @@ async def chat(
     thread: ThreadDep,
     recheck: RecheckDep,
     body: ChatMessage,
-    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> EventSourceResponse:
     """Send a message and read its run's events, until the run ends. Going away does not stop the run."""
     started = await runtime.runs.start(
         thread,
         body.message,
-        reject_when_busy=body.multitask_strategy == "reject",
+        policy=body.multitask_strategy,
         idempotency_key=idempotency_key,
     )
     return _run_stream(runtime, thread, started.run_id, started.first_seq, recheck)
@@ -83,23 +90,29 @@ async def chat(
 
 @router.post("/resume/{thread_id}", response_model=Resumed)
 async def resume(
-    request: Request, runtime: RuntimeDep, thread: ThreadDep, recheck: RecheckDep, body: ResumeBody
+    request: Request,
+    runtime: RuntimeDep,
+    thread: ThreadDep,
+    recheck: RecheckDep,
+    body: ResumeBody,
+    idempotency_key: IdempotencyKey = None,
 ) -> Resumed | EventSourceResponse:
     """Answer what is pending. With `Accept: text/event-stream` the answer is the continued run's stream."""
-    decided = await _decide(runtime, thread, body)
+    repeated = request_key(idempotency_key, "resume", thread.thread_id, asked(body))
+    decided = await _decide(runtime, thread, body, repeated)
     if "text/event-stream" in request.headers.get("accept", ""):
         return _run_stream(runtime, thread, decided.run_id, decided.first_seq, recheck)
     count = len(decided.interrupts)
     return Resumed(message=f"{count} decision{'s' if count != 1 else ''} accepted", run_id=decided.run_id)
 
 
-async def _decide(runtime: Runtime, thread: Thread, body: ResumeBody) -> Decided:
+async def _decide(runtime: Runtime, thread: Thread, body: ResumeBody, request: RequestKey | None) -> Decided:
     if body.decisions is not None:
         answers = [Answer(item.decision(), item.interrupt_id, item.call_id) for item in body.decisions]
-        return await runtime.approvals.answer(thread.owner_id, thread.thread_id, answers, via="resume")
+        return await runtime.approvals.answer(thread.owner_id, thread.thread_id, answers, via="resume", request=request)
     kind = DecisionType.APPROVE if body.action == "continue" else DecisionType.REJECT
     return await runtime.approvals.answer_all(
-        thread.owner_id, thread.thread_id, Decision(kind), up_to_seq=body.up_to_seq, via="resume"
+        thread.owner_id, thread.thread_id, Decision(kind), up_to_seq=body.up_to_seq, via="resume", request=request
     )
 
 
