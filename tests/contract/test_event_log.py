@@ -323,6 +323,6 @@ async def test_each_message_is_counted_and_in_the_history_at_its_seq(postgres: P
 async def test_a_lease_that_ran_out_still_holds_until_somebody_ends_it(postgres: Ports) -> None:
     claim = await postgres.running(lease=timedelta(seconds=-1))
     await postgres.log.append(claim, [said(0)])
-    await postgres.queue.fail_lost()
+    await postgres.queue.recover_lost(max_attempts=3)
     with pytest.raises(ClaimLost):
         await postgres.log.append(claim, [said(1)])

@@ -20,9 +20,9 @@ BUFFER_EVENTS = 10_000
 BUFFER_BYTES = 8 * 1024 * 1024
 _BATCH_EVENTS = 1000
 _BATCH_BYTES = 512 * 1024
-_RECENT_THREADS = 500
+_RECENT_THREADS = 300
 _RECENT_EVENTS = 20
-_RECENT_BYTES = 4096
+_RECENT_BYTES = 8192
 _POLL_SECONDS = 1.0
 _PAUSE_SECONDS = 1.0
 
@@ -205,7 +205,7 @@ class EventReaders:
     def _keep_for_the_first(self, event: StoredEvent) -> None:
         kept = self._recent.setdefault(event.thread_id, [])
         kept.append(event)
-        if len(kept) > _RECENT_EVENTS or len(event.data) > _RECENT_BYTES:
+        if len(kept) > _RECENT_EVENTS or sum(len(each.data) for each in kept) > _RECENT_BYTES:
             del self._recent[event.thread_id]
         elif len(self._recent) > _RECENT_THREADS:
             del self._recent[next(iter(self._recent))]
