@@ -1,7 +1,7 @@
 # `make` alone lists the targets. Every target fetches what it needs first and says so.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup serve demo test check bench up down
+.PHONY: help setup serve demo test check bench chaos up down
 
 # Extra arguments for the command behind a target: make test ARGS="-k approvals -x"
 ARGS ?=
@@ -35,6 +35,11 @@ bench: setup ## Measure the server on this machine
 	@scripts/docker-engine start
 	@scripts/sandbox-image
 	@.venv/bin/python -m tests.bench $(ARGS)
+
+chaos: setup ## Break the server at random for 10 minutes and read back what remained: make chaos ARGS="--seed 7"
+	@scripts/docker-engine start
+	@scripts/sandbox-image
+	@.venv/bin/python -m tests.chaos $(ARGS)
 
 up: ## Start server and Postgres with Docker Compose (needs .env)
 	@scripts/docker-engine start

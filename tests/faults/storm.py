@@ -1,8 +1,9 @@
-"""Many threads talk while a server is killed at random moments; afterwards everything is read back."""
+"""Many threads talk while something is done to the servers; afterwards everything is read back."""
 
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -10,23 +11,16 @@ from tests.faults.checkers import check
 from tests.faults.scripts import Script, effect, list_files, script, words
 from tests.faults.server import Server
 from tests.faults.user import Thread
-from tests.faults.world import LEASE_SECONDS, World
+from tests.faults.world import World
 
-# Lease, the reaper's interval, and 15 seconds.
-SETTLED_SECONDS = LEASE_SECONDS + 10 + 15
-
-
-@dataclass(frozen=True)
-class Storm:
-    threads: int = 20
-    messages: int = 3
-    kills: int = 10
-    longest_calm: float = 2.5
+_REAPER_SECONDS = 10
+_GRACE_SECONDS = 15
+_OUTAGE_SECONDS = 240
 
 
 @dataclass(frozen=True)
 class Aftermath:
-    """`settled` is the number of seconds from the last restart until all threads rested."""
+    """`settled` is the number of seconds from the end of the disturbance until all threads rested."""
 
     acknowledged: int
     ends: Counter[str]
@@ -36,38 +30,41 @@ class Aftermath:
     def __str__(self) -> str:
         return (
             f"{self.acknowledged} messages acknowledged; runs {dict(self.ends)}; tool results {dict(self.results)}; "
-            f"all at rest {self.settled:.1f} s after the last restart"
+            f"all at rest after {self.settled:.1f} s"
         )
 
 
-async def rage(world: World, storm: Storm, rng: Random) -> Aftermath:
-    """Raise the storm, and check every thread after it; raises AssertionError."""
-    server = await world.server()
-    threads = [await world.thread(server) for _ in range(storm.threads)]
+async def rage(
+    world: World, threads: Sequence[Thread], disturb: Callable[[], Awaitable[None]], rng: Random
+) -> Aftermath:
+    """Let all threads talk while `disturb` goes on, and check every one of them; raises AssertionError."""
+    over = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        talks = [group.create_task(_talk(thread, storm.messages, Random(rng.random()))) for thread in threads]  # noqa: S311
-        await _kill_again_and_again(server, storm, rng)
-        restarted = time.monotonic()
-    await asyncio.wait(talks)
-    settled = time.monotonic() - restarted
-    assert settled < SETTLED_SECONDS + storm.messages * 2, f"it took {settled:.0f} s until all rested"
+        talks = [group.create_task(_talk(thread, over, Random(rng.random()))) for thread in threads]  # noqa: S311
+        await disturb()
+        over.set()
+        ended = time.monotonic()
+        await asyncio.wait(talks)
+    settled = time.monotonic() - ended
+    assert settled < world.lease_seconds + _REAPER_SECONDS + _GRACE_SECONDS, f"at rest only after {settled:.0f} s"
     for thread in threads:
         await thread.play(list_files(), then="the storm is over")
         await check(world, thread)
     return _aftermath(threads, settled)
 
 
-async def _kill_again_and_again(server: Server, storm: Storm, rng: Random) -> None:
-    for _ in range(storm.kills):
-        await asyncio.sleep(rng.uniform(0.1, storm.longest_calm))  # the random moment
+async def kill_again_and_again(server: Server, *, times: int, longest_calm: float, rng: Random) -> None:
+    for _ in range(times):
+        await asyncio.sleep(rng.uniform(0.1, longest_calm))  # the random moment
         server.kill()
         await server.start()
 
 
-async def _talk(thread: Thread, messages: int, rng: Random) -> None:
-    for _ in range(messages):
-        await thread.say(any_script(rng), seconds=120)
-        await thread.settle(seconds=180)
+async def _talk(thread: Thread, over: asyncio.Event, rng: Random) -> None:
+    while not over.is_set():
+        for _ in range(rng.choice([1, 1, 2])):
+            await thread.say(any_script(rng), seconds=_OUTAGE_SECONDS, approving=True)
+        await thread.settle(seconds=_OUTAGE_SECONDS)
 
 
 def any_script(rng: Random) -> Script:

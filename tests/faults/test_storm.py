@@ -2,12 +2,17 @@
 
 from random import Random
 
-from tests.faults.storm import Storm, rage
+from tests.faults.storm import kill_again_and_again, rage
 from tests.faults.world import World
 
 _SEED = 3
+_THREADS = 12
+_KILLS = 5
 
 
 async def test_nothing_is_lost_or_done_twice_while_the_server_is_killed_at_random(world: World):
     world.sandbox = "bubblewrap"
-    await rage(world, Storm(threads=12, messages=2, kills=5), Random(_SEED))  # noqa: S311
+    server = await world.server()
+    threads = [await world.thread(server) for _ in range(_THREADS)]
+    rng = Random(_SEED)  # noqa: S311
+    await rage(world, threads, lambda: kill_again_and_again(server, times=_KILLS, longest_calm=2.5, rng=rng), rng)

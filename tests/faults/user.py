@@ -77,8 +77,13 @@ class Thread:
         assert reply.status_code == 200, reply.text
         return reply.json()
 
-    async def say(self, content: Script, *, strategy: str | None = None, seconds: float = 60) -> Sent:
-        """Send a message until it is acknowledged, with the same Idempotency-Key each time."""
+    async def say(
+        self, content: Script, *, strategy: str | None = None, seconds: float = 60, approving: bool = False
+    ) -> Sent:
+        """Send a message until it is acknowledged, with the same Idempotency-Key each time.
+
+        When `approving`, a thread that waits for its user is answered rather than an error.
+        """
         key, body = uuid.uuid4().hex, _chat_body(content, strategy)
         deadline = time.monotonic() + seconds
         while True:
@@ -87,7 +92,10 @@ class Thread:
                 if isinstance(reply, Sent):
                     self.sent.append(reply)
                     return reply
-                assert reply.status_code in OUTAGE, f"{reply.status_code} {reply.text}"
+                if approving and reply.status_code == 409:
+                    await self.approve()
+                else:
+                    assert reply.status_code in OUTAGE, f"{reply.status_code} {reply.text}"
             assert time.monotonic() < deadline, "the message was not acknowledged"
             await asyncio.sleep(POLL_SECONDS)
 

@@ -1,6 +1,5 @@
 """Everything around the servers that outlives them: Postgres, the model, the folders, the users."""
 
-import hashlib
 import os
 import secrets
 import shutil
@@ -16,6 +15,7 @@ import psycopg
 from psycopg import AsyncConnection, sql
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
+from tests.api.harness import remove_sandboxes
 from tests.faults.cluster import Postgres, open_postgres
 from tests.faults.model import Model, open_model
 from tests.faults.scripts import EFFECTS
@@ -23,10 +23,10 @@ from tests.faults.server import Server
 from tests.faults.user import Thread, User
 from tests.faults.waiting import eventually
 
-from moorage.adapters.docker.container import INSTALLATION_LABEL, THREAD_LABEL
+from moorage.adapters.docker.container import THREAD_LABEL
 from moorage.adapters.postgres.migrate import migrate
+from moorage.settings import load_settings
 
-LEASE_SECONDS = 3
 _DATABASE = "faults"
 _PASSWORD = "correct horse battery"
 _SERVE = ("serve",)
@@ -40,6 +40,7 @@ class World:
     postgres: Postgres
     model: Model
     sandbox: str = "docker"
+    lease_seconds: float = 3
     _servers: dict[str, Server] = field(default_factory=dict[str, Server])
     _users: dict[str, User] = field(default_factory=dict[str, User])
     _secret: str = field(default_factory=lambda: secrets.token_urlsafe(48))
@@ -96,7 +97,7 @@ class World:
             "LLM_API_KEY": "none",
             "QUOTA_ACTIVE_SESSIONS": 0,
             "SANDBOX": self.sandbox,
-            "RUN_LEASE_SECONDS": LEASE_SECONDS,
+            "RUN_LEASE_SECONDS": self.lease_seconds,
             **{key.upper(): value for key, value in settings.items()},
         }
         return {key: str(value) for key, value in chosen.items()}
@@ -171,39 +172,36 @@ class World:
             server.reap()
         async with self.superuser() as connection:
             await connection.execute("UPDATE runs SET status = 'cancelled' WHERE status IN ('queued', 'running')")
-        self._remove_sandboxes()
+        await self._remove_sandboxes()
 
     def logs(self) -> dict[str, str]:
         return {server.name: server.tail() for server in self._servers.values()}
 
-    def close(self) -> None:
+    async def close(self) -> None:
         for server in self._servers.values():
             server.reap()
-        self._remove_sandboxes()
+        await self._remove_sandboxes()
         for pid in processes_with(str(self.folder)):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
-    def _remove_sandboxes(self) -> None:
+    async def _remove_sandboxes(self) -> None:
         """Bubblewrap leaves nothing behind; containers wait for the next start of their installation."""
-        name = self.folder / "data" / "installation"
-        if name.exists():
-            label = f"{INSTALLATION_LABEL}={hashlib.sha256(name.read_bytes().strip()).hexdigest()[:16]}"
-            if found := docker("ps", "-aq", "--filter", f"label={label}").split():
-                docker("rm", "--force", *found)
+        chosen = {key.lower(): value for key, value in self._environment({"SANDBOX": "docker"}).items()}
+        await remove_sandboxes(load_settings({}, env_file=None, overrides=chosen))
 
 
 @asynccontextmanager
-async def open_world(folder: Path, *, sandbox: str = "docker") -> AsyncGenerator[World]:
+async def open_world(folder: Path, *, sandbox: str = "docker", lease_seconds: float = 3) -> AsyncGenerator[World]:
     """Postgres and the model run, the database is migrated; no server runs yet. Removes `folder` at the end."""
     with _folder(folder), open_postgres(folder / "postgres") as postgres:
         _make_database(postgres)
         async with open_model() as model:
-            world = World(folder, postgres, model, sandbox)
+            world = World(folder, postgres, model, sandbox, lease_seconds)
             try:
                 yield world
             finally:
-                world.close()
+                await world.close()
 
 
 @contextmanager
