@@ -9,7 +9,6 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, LiteralString, cast
-from uuid import UUID, uuid5
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
@@ -19,6 +18,7 @@ from langgraph.checkpoint.base import (
     Checkpoint,
     CheckpointMetadata,
     CheckpointTuple,
+    DeltaChannelHistory,
     get_serializable_checkpoint_metadata,
 )
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
@@ -29,8 +29,10 @@ from psycopg.abc import QueryNoTemplate
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
+from moorage.adapters.postgres.copies import COPY_CHECKPOINTS
 from moorage.adapters.postgres.patience import patiently
 from moorage.adapters.postgres.pool import Database
+from moorage.adapters.postgres.pruning import DELETE_ALL, PRUNE, input_task
 from moorage.adapters.postgres.serializer import StrictSerializer
 from moorage.claims import Claim
 from moorage.errors import PermissionDenied
@@ -38,11 +40,10 @@ from moorage.events import encode, scrub_text
 
 type OnSaved = Callable[[Collection[str]], None]
 
-_INPUT = "__input__"  # what LangGraph makes the task id of an input's writes from
 _MESSAGES = "messages"
 _LONGEST_INTEGER = 63
 
-# As the library's, but a backslash in a name is no escape sequence.
+# As the library's, but a backslash in a name is no escape sequence, and what pruning left for the chain is no state.
 _SELECT = """
 SELECT thread_id, checkpoint, checkpoint_ns, checkpoint_id, parent_checkpoint_id, metadata,
     (
@@ -58,7 +59,7 @@ SELECT thread_id, checkpoint, checkpoint_ns, checkpoint_id, parent_checkpoint_id
         FROM checkpoint_writes AS writes WHERE writes.thread_id = checkpoints.thread_id
             AND writes.checkpoint_ns = checkpoints.checkpoint_ns AND writes.checkpoint_id = checkpoints.checkpoint_id
     ) AS pending_writes
-FROM checkpoints """
+FROM (SELECT * FROM checkpoints WHERE NOT metadata ? 'superseded') AS checkpoints """
 
 # Every row that is stored is made from `held`, so the claim is checked, and the owner set, before the first one.
 _HELD = """
@@ -91,11 +92,11 @@ ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) """
 _KEEP_FIRST = "DO NOTHING"
 _KEEP_LAST = "DO UPDATE SET channel = EXCLUDED.channel, type = EXCLUDED.type, blob = EXCLUDED.blob"
 
-_DROP_OTHER_WRITES = """, dropped AS (
-    DELETE FROM checkpoint_writes USING held
-    WHERE thread_id = %(thread_id)s AND checkpoint_ns = %(ns)s AND checkpoint_id = %(id)s
-        AND task_id = %(task_id)s AND idx <> ALL(%(positions)b::int[])
-)"""
+_DROP_OTHERS = """
+DELETE FROM checkpoint_writes
+WHERE thread_id = %(thread_id)s AND checkpoint_ns = %(ns)s AND checkpoint_id = %(id)s AND task_id = %(task_id)s
+    AND idx <> ALL(%(positions)b::int[])
+"""
 
 
 class ThreadSaver(AsyncPostgresSaver):
@@ -129,6 +130,12 @@ class ThreadSaver(AsyncPostgresSaver):
         async for item in super().alist(config, filter=filter, before=before, limit=limit):
             yield item
 
+    async def aget_delta_channel_history(
+        self, *, config: RunnableConfig, channels: Sequence[str]
+    ) -> Mapping[str, DeltaChannelHistory]:
+        self._check(config)
+        return await super().aget_delta_channel_history(config=config, channels=channels)
+
     async def aput(
         self,
         config: RunnableConfig,
@@ -160,7 +167,7 @@ class ThreadSaver(AsyncPostgresSaver):
         if not writes:
             return
         special = all(channel in WRITES_IDX_MAP for channel, _ in writes)
-        replaces = not special and task_id == _input_task(place["id"])
+        replaces = not special and task_id == input_task(place["id"])
         # One statement must not store a place twice: of special ones the last counts, as if stored one by one.
         numbered = [(WRITES_IDX_MAP.get(write[0], index), write) for index, write in enumerate(writes)]
         kept = dict(numbered) if special else dict(reversed(numbered))
@@ -171,20 +178,35 @@ class ThreadSaver(AsyncPostgresSaver):
             "positions": list(kept),
             **self._dumped(list(kept.values())),
         }
-        # An input that was stored, but whose run never got to its first checkpoint, gives way to the next one: else
-        # the thread would be read with the old message in the place of the new one.
-        query = _HELD + (_DROP_OTHER_WRITES if replaces else "") + _PUT_WRITES
-        await self._write(query + (_KEEP_LAST if special or replaces else _KEEP_FIRST), values)
+        if replaces:
+            # An input whose run never got to its first checkpoint gives way to the next one: else the thread would be
+            # read with the old message in the place of the new one.
+            await patiently(lambda: self._batch((_DROP_OTHERS, _HELD + _PUT_WRITES + _KEEP_LAST), values))
+        else:
+            await self._write(_HELD + _PUT_WRITES + (_KEEP_LAST if special else _KEEP_FIRST), values)
         self._tell(writes)
 
     async def adelete_thread(self, thread_id: str) -> None:
-        self._check({"configurable": {"thread_id": thread_id}})
-        await patiently(lambda: self._delete(thread_id))
+        await self.aprune([thread_id], strategy="delete")
 
-    async def _delete(self, thread_id: str) -> None:
-        async with self._database.tenant_batch(self._claim.owner_id, hold=self._claim) as connection:
-            for table in ("checkpoints", "checkpoint_blobs", "checkpoint_writes"):
-                await connection.execute(f"DELETE FROM {table} WHERE thread_id = %s", [thread_id])  # noqa: S608  # pyright: ignore[reportArgumentType]
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Remove the thread's checkpoints: all of them, or those that the latest of each namespace does not need.
+
+        Those that only its changes-only channels are still read from cannot be read themselves any more.
+        """
+        statements = (PRUNE,) if strategy == "keep_latest" else DELETE_ALL
+        if strategy not in ("keep_latest", "delete"):
+            raise ValueError(f"Unknown prune strategy: {strategy!r}")
+        for thread_id in thread_ids:
+            self._check({"configurable": {"thread_id": thread_id}})
+            values = {"thread_id": thread_id}
+            await patiently(lambda: self._batch(statements, values))  # noqa: B023 -- awaited at once
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Copy all checkpoints of the thread to another one of the same owner that has none."""
+        self._check({"configurable": {"thread_id": source_thread_id}})
+        values = {"source": source_thread_id, "target": target_thread_id}
+        await patiently(lambda: self._batch(COPY_CHECKPOINTS, values))
 
     @asynccontextmanager
     async def _cursor(self, *, pipeline: bool = False) -> AsyncGenerator[AsyncCursor[DictRow]]:
@@ -218,6 +240,11 @@ class ThreadSaver(AsyncPostgresSaver):
             "types": [form for form, _ in dumped],
             "values": [data for _, data in dumped],
         }
+
+    async def _batch(self, statements: Sequence[LiteralString], values: Mapping[str, Any]) -> None:
+        async with self._database.tenant_batch(self._claim.owner_id, hold=self._claim) as connection:
+            for statement in statements:
+                await connection.execute(statement, values)
 
     async def _write(self, query: LiteralString, values: Mapping[str, Any]) -> None:
         async def once() -> None:
@@ -303,14 +330,6 @@ def _fits_json(value: Any) -> bool:
             return value == scrub_text(value)
         case _:
             return False
-
-
-def _input_task(checkpoint_id: str) -> str | None:
-    """The task id under which LangGraph stores an input on the checkpoint that it comes after."""
-    try:
-        return str(uuid5(UUID(checkpoint_id), _INPUT))
-    except ValueError:
-        return None
 
 
 def _clean(value: Any) -> Any:
