@@ -86,7 +86,7 @@ def build_agent(assistant: Assistant, parts: AgentParts) -> CompiledAgent:
 
     def middleware() -> list[AgentMiddleware[Any, Any]]:
         files = FilesystemMiddleware(backend=backend, max_execute_timeout=MAX_COMMAND_SECONDS)
-        return [files, Todos(), ModelGuard(), ToolGate(parts.gate, backend)]
+        return [files, Todos(), ModelGuard(), ToolGate(parts.gate, parts.backend)]
 
     helper = GENERAL_PURPOSE_SUBAGENT.copy()
     helper["middleware"] = middleware()

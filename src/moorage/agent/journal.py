@@ -129,10 +129,11 @@ def pack(result: ToolResult, report: Mapping[str, Any]) -> dict[str, Any]:
             "content": message.content,
             "status": message.status,
             "name": message.name,
-            "artifact": cast("Any", message.artifact),
+            "artifact": message.artifact,
         }
-    if isinstance(result, Command) and isinstance(result.update, dict):
-        update = {key: value for key, value in cast("dict[str, Any]", result.update).items() if key != "messages"}
+    changes = cast("object", result.update) if isinstance(result, Command) else None
+    if isinstance(changes, dict):
+        update = {key: value for key, value in cast("dict[str, Any]", changes).items() if key != "messages"}
         if survives_encoding(update):
             kept["update"] = update
     return cast("dict[str, Any]", orjson.loads(encode(kept)))

@@ -1,11 +1,14 @@
-"""A thread's files as the gate needs them: what is in one, and where a path really leads."""
+"""A thread's files as approvals need them: what is in one, and where a path really leads."""
 
 import posixpath
 import shlex
 
 from deepagents.backends.protocol import SandboxBackendProtocol
 
+from moorage.agent.backend import BoundSandbox
+from moorage.ids import ThreadId
 from moorage.sandboxes.port import PathError
+from moorage.sandboxes.service import Sandboxes
 
 
 class SandboxFiles:
@@ -28,3 +31,19 @@ class SandboxFiles:
         found = await self._backend.aexecute(f"realpath -mz -- {shlex.quote(path)}")
         resolved = found.output.split("\x00")[0]
         return resolved if found.exit_code == 0 and resolved.startswith("/") else posixpath.normpath(path)
+
+
+class ThreadFiles:
+    """The same outside of any run, for the thread that is named."""
+
+    def __init__(self, sandboxes: Sandboxes) -> None:
+        self._sandboxes = sandboxes
+
+    async def read(self, thread_id: ThreadId, path: str) -> bytes | None:
+        return await (await self._of(thread_id)).read(path)
+
+    async def resolve(self, thread_id: ThreadId, path: str) -> str:
+        return await (await self._of(thread_id)).resolve(path)
+
+    async def _of(self, thread_id: ThreadId) -> SandboxFiles:
+        return SandboxFiles(BoundSandbox(await self._sandboxes.acquire(thread_id)))

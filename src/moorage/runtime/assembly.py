@@ -12,16 +12,23 @@ from functools import partial
 from typing import Any
 
 from moorage.adapters.postgres.approvals import PostgresApprovalStore
+from moorage.adapters.postgres.busy_threads import BusyThreads
 from moorage.adapters.postgres.checkpoints import ThreadSaver
 from moorage.adapters.postgres.event_log import PostgresEventLog
+from moorage.adapters.postgres.journal import open_journal
+from moorage.adapters.postgres.notices import Notices
 from moorage.adapters.postgres.pool import Database, open_database
+from moorage.adapters.postgres.retention import forget_events
 from moorage.adapters.postgres.run_queue import PostgresRunQueue
 from moorage.adapters.postgres.threads import PostgresThreadStore
+from moorage.agent.changes import change_inspector
+from moorage.agent.graph import Agents
 from moorage.agent.runner import AgentRunner
+from moorage.agent.sandbox_files import ThreadFiles
 from moorage.approvals import Approvals
-from moorage.errors import AppError
 from moorage.identity import Identity
 from moorage.runs.executor import Executor, RunLimits
+from moorage.runs.keeper import Chore, keep_up
 from moorage.runs.ports import EventLog, RunQueue
 from moorage.runs.service import Runs
 from moorage.runs.worker import Worker
@@ -29,15 +36,14 @@ from moorage.runtime.database import installation_of, make_identity, open_postgr
 from moorage.runtime.intake import Intake, ServerStopping, WorkerState
 from moorage.runtime.models import make_agents
 from moorage.runtime.providers import open_sandboxes
+from moorage.sandboxes.service import Sandboxes
 from moorage.settings import Settings
-from moorage.telemetry import get_logger
 from moorage.threads import Threads
 
 _BLOCKING_CALLS = 64
 _STOP_PATIENCE_SECONDS = 25.0
-_REAP_SECONDS = 10.0
-
-log = get_logger(__name__)
+_REAPS_PER_LEASE = 3
+_FORGET_SECONDS = 3600.0
 
 type Beside = Callable[[], Coroutine[Any, Any, None]]
 
@@ -112,22 +118,28 @@ async def _assemble(
     settings: Settings, stack: AsyncExitStack, database: Database, url: str, *, work: bool
 ) -> tuple[Runtime, AbstractAsyncContextManager[None]]:
     life = timedelta(hours=settings.session_life_hours)
-    event_log = PostgresEventLog(database)
+    notices = Notices(url)
+    event_log = PostgresEventLog(database, notices)
     queue = PostgresRunQueue(
         database,
         event_log,
         session_life=life,
         queue_limit=settings.run_queue_per_thread,
         ttl=timedelta(hours=settings.run_approval_ttl_hours),
+        per_user=settings.run_concurrency_per_user,
+        in_all=settings.run_concurrency_total,
     )
     thread_store = PostgresThreadStore(database, session_life=life)
     installation = await installation_of(settings, url)
-    sandboxes = await open_sandboxes(settings, stack, thread_store, installation=installation)
+    sandboxes = await open_sandboxes(settings, stack, thread_store, BusyThreads(database), installation=installation)
     agents, model_name = await make_agents(settings, stack, sandboxes)
-    runner = AgentRunner(agents, lambda claim: ThreadSaver(database, claim))
-    limits = RunLimits(settings.run_max_steps, settings.run_timeout_seconds, settings.run_token_budget)
-    worker = Worker(queue, Executor(runner, event_log, queue, limits), concurrency=settings.run_concurrency)
+    name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
+    worker = _worker(settings, database, queue, event_log, agents, sandboxes, name=name) if work else None
     runs = Runs(queue, worker)
+    files = ThreadFiles(sandboxes)
+    approval_store = PostgresApprovalStore(database, event_log, on_decided=queue.wake, session_life=life)
+    notices.listen("work", lambda _: queue.wake(), own=False)
+    notices.listen("stop", runs.hear_stop, own=False)
     threads = Threads(
         thread_store,
         quota=settings.quota_active_sessions,
@@ -139,7 +151,7 @@ async def _assemble(
         settings=settings,
         identity=make_identity(settings, database),
         threads=threads,
-        approvals=Approvals(PostgresApprovalStore(database, event_log, on_decided=queue.wake)),
+        approvals=Approvals(approval_store, inspect=change_inspector(files.read), resolve=files.resolve),
         runs=runs,
         event_log=event_log,
         sandbox_kind=sandboxes.provider.name,
@@ -148,13 +160,49 @@ async def _assemble(
         database=database,
         database_url=url,
         executes=work,
-        worker_name=f"{socket.gethostname()}-{secrets.token_hex(4)}",
+        worker_name=name,
         intake=intake,
     )
-    beside: list[Beside] = [event_log.poll_forever, sandboxes.keep_sweeping]
-    if not work:  # a worker reaps, too
-        beside.append(partial(_reap_forever, queue))
-    return runtime, _background(event_log, worker if work else None, intake, beside)
+    beside: list[Beside] = [event_log.poll_forever, partial(sandboxes.keep_sweeping, thread_store.existing)]
+    beside.append(notices.run_forever)
+    beside += [partial(keep_up, chore) for chore in _chores(settings, database, queue, approval_store)]
+    return runtime, _background(event_log, worker, intake, beside)
+
+
+def _worker(
+    settings: Settings,
+    database: Database,
+    queue: RunQueue,
+    event_log: EventLog,
+    agents: Agents,
+    sandboxes: Sandboxes,
+    *,
+    name: str,
+) -> Worker:
+    runner = AgentRunner(agents, lambda claim, on_saved: ThreadSaver(database, claim, on_saved=on_saved))
+    executor = Executor(
+        runner,
+        event_log,
+        queue,
+        RunLimits(settings.run_max_steps, settings.run_timeout_seconds, settings.run_token_budget),
+        open_journal=partial(open_journal, database),
+        kill_leftovers=sandboxes.kill_leftovers,
+    )
+    lease = timedelta(seconds=settings.run_lease_seconds)
+    return Worker(queue, executor, name=name, concurrency=settings.run_concurrency, lease=lease)
+
+
+def _chores(settings: Settings, database: Database, queue: RunQueue, approvals: PostgresApprovalStore) -> list[Chore]:
+    """What every process looks after, so that it is done while any of them lives."""
+    often = settings.run_lease_seconds / _REAPS_PER_LEASE
+    chores = [
+        Chore("recover_lost_runs", often, partial(queue.recover_lost, max_attempts=settings.run_max_attempts)),
+        Chore("expire_approvals", often, approvals.expire),
+    ]
+    if settings.run_event_retention_days:
+        older = timedelta(days=settings.run_event_retention_days)
+        chores.append(Chore("forget_events", _FORGET_SECONDS, partial(forget_events, database, older_than=older)))
+    return chores
 
 
 @asynccontextmanager
@@ -187,13 +235,3 @@ async def _drain(worker: Worker | None, intake: Intake) -> None:
     await intake.wait_closed()
     if worker is not None:
         await worker.stop(patience=_STOP_PATIENCE_SECONDS)
-
-
-async def _reap_forever(queue: RunQueue) -> None:
-    """End, or give back, the runs whose workers are gone."""
-    while True:
-        await asyncio.sleep(_REAP_SECONDS)
-        try:
-            await queue.fail_lost()
-        except AppError as error:
-            log.warning("reaping_failed", code=error.code, detail=error.detail)

@@ -11,7 +11,7 @@ _LIMITS_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('moorage.run_limit
 
 # A run may start when its thread runs nothing, it is the first in line there, and, unless it is the answer to one, no
 # approval is pending. The unique index on running runs is what makes two claims at once safe.
-_READY = """
+_READY: LiteralString = """
 r.status = 'queued'
     AND NOT EXISTS (SELECT FROM runs b WHERE b.thread_id = r.thread_id AND b.status = 'running')
     AND NOT EXISTS (
@@ -42,8 +42,7 @@ _PICK_WITHIN_LIMITS: LiteralString = f"""
 """  # noqa: S608 -- constant parts
 
 # MATERIALIZED, or the planner may run the subquery more than once and take more than the limit.
-_TAKE: LiteralString = """
-WITH picked AS MATERIALIZED ({pick})
+_TAKE_PICKED: LiteralString = """
 UPDATE runs SET status = 'running', generation = generation + 1, attempt = attempt + 1, worker = %(worker)s,
     started_at = COALESCE(started_at, now()), lease_expires_at = now() + %(lease)s,
     base_checkpoint_id = CASE WHEN generation > 0 THEN base_checkpoint_id ELSE (
@@ -54,6 +53,9 @@ RETURNING run_id, runs.thread_id, runs.owner_id, generation, kind, runs.assistan
     t.graph_open
 """
 
+_TAKE: LiteralString = f"WITH picked AS MATERIALIZED ({_PICK}) {_TAKE_PICKED}"
+_TAKE_WITHIN_LIMITS: LiteralString = f"WITH picked AS MATERIALIZED ({_PICK_WITHIN_LIMITS}) {_TAKE_PICKED}"
+
 
 class ClaimStatement:
     """Takes runs, with or without limits over all workers; a limit of 0 is none."""
@@ -61,7 +63,7 @@ class ClaimStatement:
     def __init__(self, *, per_user: int, in_all: int) -> None:
         self._values = {"per_user": per_user, "in_all": in_all}
         self._limited = bool(per_user or in_all)
-        self._statement = _TAKE.replace("{pick}", _PICK_WITHIN_LIMITS if self._limited else _PICK)
+        self._statement: LiteralString = _TAKE_WITHIN_LIMITS if self._limited else _TAKE
 
     async def execute(
         self, connection: AsyncConnection[Row], worker: str, *, limit: int, lease: timedelta
