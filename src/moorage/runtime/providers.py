@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from moorage.adapters.bubblewrap import BubblewrapSandboxes
 from moorage.adapters.docker import DockerSandboxes
+from moorage.adapters.postgres.busy_threads import BusyThreads
 from moorage.adapters.postgres.threads import PostgresThreadStore
 from moorage.errors import InvalidInput
 from moorage.runtime.database import installation_of
@@ -18,13 +19,22 @@ log = get_logger(__name__)
 
 
 async def open_sandboxes(
-    settings: Settings, stack: AsyncExitStack, threads: PostgresThreadStore, *, installation: str
+    settings: Settings,
+    stack: AsyncExitStack,
+    threads: PostgresThreadStore,
+    busy_threads: BusyThreads,
+    *,
+    installation: str,
 ) -> Sandboxes:
     """The sandboxes of all threads, with those removed whose thread is gone."""
     provider = await stack.enter_async_context(open_sandbox_provider(settings, installation=installation))
     limits = SandboxLimits(cpus=settings.sandbox_cpus, memory_mb=settings.sandbox_memory_mb, pids=settings.sandbox_pids)
     sandboxes = Sandboxes(
-        provider, _workspaces(settings), limits=limits, idle_seconds=settings.sandbox_idle_minutes * 60
+        provider,
+        _workspaces(settings),
+        limits=limits,
+        idle_seconds=settings.sandbox_idle_minutes * 60,
+        busy=busy_threads.among,
     )
     stack.push_async_callback(sandboxes.close)
     removed = await sandboxes.reconcile(threads.existing)
@@ -46,7 +56,7 @@ async def open_sandbox_provider(
             raise InvalidInput("Which installation? Give its name, or set DATABASE_URL")
         installation = await installation_of(settings, settings.database_url.get_secret_value())
     docker = None if settings.sandbox == "bubblewrap" else await _docker(settings, installation)
-    provider = docker or await _bubblewrap(settings)
+    provider = docker or await _bubblewrap(settings, installation)
     try:
         yield provider
     finally:
@@ -84,8 +94,9 @@ async def _docker(settings: Settings, installation: str) -> DockerSandboxes | No
     return docker
 
 
-async def _bubblewrap(settings: Settings) -> BubblewrapSandboxes:
+async def _bubblewrap(settings: Settings, installation: str) -> BubblewrapSandboxes:
     weak = BubblewrapSandboxes(
+        installation=installation,
         agent=_workspaces(settings).agent,
         workspace_dir=settings.container_workspace_dir,
         shared_dir=settings.container_shared_dir,

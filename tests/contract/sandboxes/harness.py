@@ -17,6 +17,7 @@ from moorage.sandboxes.service import Sandboxes
 from moorage.sandboxes.workspace import Workspaces
 
 IMAGE = "moorage-sandbox:dev"
+type Kind = Literal["docker", "bubblewrap"]
 LIMITS = SandboxLimits(memory_mb=256, pids=128, file_mb=64, tmp_mb=64)
 
 
@@ -28,6 +29,8 @@ class Harbour:
     sandboxes: Sandboxes
     workspaces: Workspaces
     folder: Path
+    kind: Kind
+    installation: str
 
     async def open(self, owner: str = "alice") -> Sandbox:
         return await self.sandboxes.acquire(self.new_thread(owner))
@@ -43,20 +46,24 @@ class Harbour:
         return next(info.ref for info in await self.provider.list() if info.thread_id == thread_id)
 
 
-def new_provider(kind: Literal["docker", "bubblewrap"], workspaces: Workspaces) -> SandboxProvider:
-    """Under an installation of its own, so that nothing else on the engine is ours."""
+def new_installation() -> str:
+    """Of its own, so that nothing else on the engine is ours."""
+    return f"test{uuid.uuid4().hex[:12]}"
+
+
+def new_provider(kind: Kind, workspaces: Workspaces, installation: str) -> SandboxProvider:
     if kind == "bubblewrap":
-        return BubblewrapSandboxes(agent=workspaces.agent)
-    return DockerSandboxes(installation=f"test{uuid.uuid4().hex[:12]}", image=IMAGE, agent=workspaces.agent)
+        return BubblewrapSandboxes(installation=installation, agent=workspaces.agent)
+    return DockerSandboxes(installation=installation, image=IMAGE, agent=workspaces.agent)
 
 
 @asynccontextmanager
-async def open_harbour(kind: Literal["docker", "bubblewrap"], folder: Path) -> AsyncGenerator[Harbour]:
-    workspaces = Workspaces(folder / "workspaces", folder / "shared")
-    provider = new_provider(kind, workspaces)
+async def open_harbour(kind: Kind, folder: Path) -> AsyncGenerator[Harbour]:
+    workspaces, installation = Workspaces(folder / "workspaces", folder / "shared"), new_installation()
+    provider = new_provider(kind, workspaces, installation)
     sandboxes = Sandboxes(provider, workspaces, limits=LIMITS)
     try:
-        yield Harbour(provider, sandboxes, workspaces, folder)
+        yield Harbour(provider, sandboxes, workspaces, folder, kind, installation)
     finally:
         for info in await provider.list():
             await provider.delete(info.ref)

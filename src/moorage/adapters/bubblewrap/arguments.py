@@ -37,13 +37,13 @@ def arguments(
     targets: tuple[str, str],
     etc_files: Mapping[str, int],
 ) -> list[str]:
-    """The whole command line up to and without the program. `targets`: where workspace and shared folder appear.
+    """bwrap's arguments up to and without the program to run inside.
 
-    `etc_files` maps paths to descriptors that bwrap reads their content from.
+    `targets`: where workspace and shared folder appear. `etc_files` maps paths to descriptors that bwrap reads their
+    content from.
     """
     workspace, shared = targets
     return [
-        view.bwrap,
         *_namespaces(agent),
         *("--tmpfs", "/"),
         *(word for folder in ("/etc", "/opt", _TOOLS, _LIBRARIES) for word in ("--perms", "0755", "--dir", folder)),

@@ -5,7 +5,7 @@ cannot walk to folders below /root. So: in a mount namespace of its own, bind th
 may enter, become the agent's uid, and turn into bwrap.
 
 Given as text to `python3 -I -S -c` with one JSON argument: uid, gid, place (an existing folder), folders
-(name -> path), argv (the program is below `place`).
+(name -> path), program (below `place`), argv (it begins with the name that the program shows to others).
 """
 
 import ctypes
@@ -43,7 +43,7 @@ def main() -> None:
     os.setgroups([])
     os.setresgid(order["gid"], order["gid"], order["gid"])
     os.setresuid(order["uid"], order["uid"], order["uid"])
-    os.execve(order["argv"][0], order["argv"], {})  # noqa: S606
+    os.execve(order["program"], order["argv"], {})  # noqa: S606
 
 
 if __name__ == "__main__":

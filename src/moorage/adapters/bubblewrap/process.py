@@ -72,8 +72,10 @@ class BwrapLauncher:
     """Launches supervisors that see one thread's folders."""
 
     def __init__(
-        self, folders: Folders, *, agent: AgentIdentity, limits: SandboxLimits, targets: tuple[str, str]
+        self, name: str, folders: Folders, *, agent: AgentIdentity, limits: SandboxLimits, targets: tuple[str, str]
     ) -> None:
+        """`name` is what bwrap calls itself, so that other servers of the installation find it."""
+        self._name = name
         self._folders = folders
         self._agent = agent
         self._limits = limits
@@ -105,11 +107,13 @@ class BwrapLauncher:
     async def _start(self, etc_files: Mapping[str, int]) -> asyncio.subprocess.Process:
         program = [PYTHON_ARGV0, *SUPERVISOR_ARGV[1:]]
         if os.geteuid() == 0:
-            argv = self._as_root(etc_files, program)
+            executable, argv = sys.executable, self._as_root(etc_files, program)
         else:
-            argv = [*self._arguments(_plain_view(self._folders), etc_files), *program]
+            view = _plain_view(self._folders)
+            executable, argv = view.bwrap, [self._name, *self._arguments(view, etc_files), *program]
         return await asyncio.create_subprocess_exec(
             *argv,
+            executable=executable,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -140,7 +144,8 @@ class BwrapLauncher:
             "gid": self._agent.gid,
             "place": _PLACE,
             "folders": {name: os.fspath(path) for name, path in folders.items() if os.path.isdir(path)},
-            "argv": [*self._arguments(view, etc_files), *program],
+            "program": view.bwrap,
+            "argv": [self._name, *self._arguments(view, etc_files), *program],
         }
         return [sys.executable, "-I", "-S", "-c", _DESCENT, json.dumps(order)]
 

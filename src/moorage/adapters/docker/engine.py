@@ -7,7 +7,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, cast
 
 import docker
@@ -86,6 +86,13 @@ class Engine:
             except docker.errors.NotFound:
                 return None
 
+    def started_at(self, container: str) -> str:
+        """When it was last started; raises SandboxGone when it is not there or does not run."""
+        found = self.inspect(container)
+        if found is None or not found["State"]["Running"]:
+            raise SandboxGone("The sandbox's container does not run.")
+        return str(found["State"]["StartedAt"])
+
     def start(self, container: str) -> None:
         """Start it unless it runs; raises SandboxGone when it is not there."""
         with _explained():
@@ -93,8 +100,12 @@ class Engine:
 
     def kill(self, container: str) -> None:
         """Stop it at once; no error when it is not running or not there."""
-        with _explained(), suppress(docker.errors.APIError):
-            self._api.kill(container)
+        with _explained():
+            try:
+                self._api.kill(container)
+            except docker.errors.APIError as error:
+                if error.status_code not in (404, 409):
+                    raise
 
     def remove(self, container: str) -> None:
         """Remove it with all it runs; no error when it is not there."""

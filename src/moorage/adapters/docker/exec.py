@@ -62,6 +62,7 @@ class ExecLauncher:
         self._container = container
         self._user = f"{agent.uid}:{agent.gid}"
         self._workspace_dir = workspace_dir
+        self._started_at: str | None = None
 
     async def launch(self) -> ExecChannel:
         return await _open_channel(await self._pool.run(self._exec, abandon=socket.socket.close))
@@ -70,11 +71,14 @@ class ExecLauncher:
         await self._pool.run(self._restart)
 
     def _exec(self) -> socket.socket:
+        self._started_at = self._engine.started_at(self._container)
         return self._engine.exec(self._container, SUPERVISOR_ARGV, user=self._user, workdir=self._workspace_dir)
 
     def _restart(self) -> None:
-        self._engine.kill(self._container)
-        self._engine.start(self._container)
+        """Unless the container was killed meanwhile, and our commands with it: what runs now is somebody else's."""
+        if self._engine.started_at(self._container) == self._started_at:
+            self._engine.kill(self._container)
+            self._engine.start(self._container)
 
 
 async def _open_channel(connection: socket.socket) -> ExecChannel:

@@ -1,6 +1,8 @@
 """One hardened container per thread."""
 
 import secrets
+import time
+from collections.abc import Sequence
 from typing import Literal
 
 from moorage.adapters.docker.container import (
@@ -12,17 +14,18 @@ from moorage.adapters.docker.container import (
     container_name,
     probe_body,
 )
-from moorage.adapters.docker.engine import ContainerExists, Engine
+from moorage.adapters.docker.engine import Body, ContainerExists, Engine
 from moorage.adapters.docker.exec import ExecLauncher
 from moorage.adapters.docker.pool import BlockingPool
 from moorage.errors import Unavailable
-from moorage.ids import ThreadId
+from moorage.ids import ThreadId, owner_of
 from moorage.sandboxes.port import AgentIdentity, Sandbox, SandboxInfo, SandboxSpec, SandboxUnavailable
 from moorage.sandboxes.supervised import SupervisedSandbox
 
 _THREADS = 32
 _CREATE_ATTEMPTS = 3
 _PROBE_SECONDS = 10.0
+_PROBE_LIFE_SECONDS = 600.0
 
 
 class DockerSandboxes:
@@ -77,15 +80,16 @@ class DockerSandboxes:
         await self._pool.run(lambda: self._engine.remove(ref))
 
     async def list(self) -> list[SandboxInfo]:
-        found = await self._pool.run(lambda: self._engine.list(f"{INSTALLATION_LABEL}={self._installation}"))
-        return [
+        found = await self._pool.run(self._containers)
+        infos = [
             SandboxInfo(
-                ref=str(container["Names"][0]).removeprefix("/"),
+                ref=_name(container),
                 thread_id=ThreadId(container["Labels"].get(THREAD_LABEL, "")),
                 running=container["State"] == "running",
             )
             for container in found
         ]
+        return [info for info in infos if owner_of(info.thread_id) is not None]  # no probes
 
     async def close(self) -> None:
         self._pool.close()
@@ -138,10 +142,21 @@ class DockerSandboxes:
                 f"SANDBOX_RUNTIME={self._runtime} is not one of the engine's runtimes: {', '.join(info['Runtimes'])}."
             )
 
+    def _containers(self) -> Sequence[Body]:
+        return self._engine.list(f"{INSTALLATION_LABEL}={self._installation}")
+
     def _create_probe(self) -> str:
-        """A container like a thread's, but without its folders."""
-        name = container_name(self._installation, f"probe-{secrets.token_hex(8)}")
+        """A container like a thread's, but without its folders. Those of servers that died at it are removed."""
+        prefix = container_name(self._installation, "probe-")
+        for container in self._containers():
+            if _name(container).startswith(prefix) and container["Created"] < time.time() - _PROBE_LIFE_SECONDS:
+                self._engine.remove(_name(container))
+        name = prefix + secrets.token_hex(8)
         body = probe_body(self._profile(), name)
         self._engine.create(name, body)
         self._engine.start(name)
         return name
+
+
+def _name(container: Body) -> str:
+    return str(container["Names"][0]).removeprefix("/")
