@@ -78,7 +78,7 @@ class _Passage:
         self._gate = gate
         self._files = files
         self._write = get_stream_writer()
-        self._journal: Journal = cast("RunContext", cast("Any", request.runtime).context).journal
+        self._journal: Journal = cast("RunContext", cast("Any", request).runtime.context).journal
         self._call = call_of(request)
         self._result_id = self._call.key.result_id(self._journal.thread_id)
         self._began = time.monotonic()

@@ -12,6 +12,7 @@ from psycopg.types.json import Jsonb
 
 from moorage.adapters.postgres.event_log import insert_events, place
 from moorage.adapters.postgres.interrupts import insert_interrupts, pending_of
+from moorage.adapters.postgres.pruning import delete_checkpoints_after
 from moorage.approvals import RaisedInterrupt, seen_by_human
 from moorage.claims import Claim, ClaimLost, StopReason
 from moorage.events import EventType, RunEvent, StoredEvent, encode, run_event
@@ -106,15 +107,6 @@ async def end_queued(connection: AsyncConnection[Row], thread_id: ThreadId) -> l
     ended = "UPDATE runs SET status = 'cancelled', finished_at = now() WHERE run_id = ANY(%s)"
     await connection.execute(ended, [[row["run_id"] for row in rows]])
     return [item.stored() for item in placed]
-
-
-async def delete_checkpoints_after(
-    connection: AsyncConnection[Row], thread_id: ThreadId, base_checkpoint_id: str | None
-) -> None:
-    for table in ("checkpoint_writes", "checkpoints"):
-        await connection.execute(
-            f"DELETE FROM {table} WHERE thread_id = %s AND checkpoint_id > %s", [thread_id, base_checkpoint_id or ""]
-        )
 
 
 async def _undo(connection: AsyncConnection[Row], claim: Claim, base_checkpoint_id: str | None) -> None:
