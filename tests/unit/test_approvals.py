@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from moorage.approvals import (
     MAX_ARGUMENT_BYTES,
     MAX_MESSAGE_CHARACTERS,
+    Change,
     Decision,
     DecisionType,
     Interrupt,
@@ -18,10 +19,14 @@ from moorage.approvals import (
     InvalidDecision,
     RaisedInterrupt,
     StaleDigest,
+    as_decided,
     check_decision,
     digest_of,
+    seen_by_human,
+    with_change,
 )
 from moorage.ids import InterruptId, RunId, ThreadId
+from moorage.rules import Match, Remember
 
 THREAD = ThreadId("alice-550e8400-e29b-41d4-a716-446655440000")
 SCHEMA = {
@@ -41,6 +46,9 @@ RAISED = RaisedInterrupt(
     facts={},
     agent="agent",
 )
+NESTED: Any = 1
+for _ in range(300):
+    NESTED = [NESTED]
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 arguments = st.dictionaries(st.text(max_size=5), st.none() | st.integers() | st.text(max_size=5), max_size=4)
@@ -76,6 +84,8 @@ def edit(args: Any, name: str = "execute") -> Decision:
         Decision(DecisionType.REJECT, message="no"),
         Decision(DecisionType.RESPOND, message="the answer is 42"),
         Decision(DecisionType.RESPOND, message="x" * MAX_MESSAGE_CHARACTERS),
+        Decision(DecisionType.APPROVE, remember=Remember(Match.SAME)),
+        Decision(DecisionType.REJECT, remember=Remember(Match.SAME)),
     ],
 )
 def test_a_fitting_decision_passes(decision: Decision) -> None:
@@ -106,6 +116,11 @@ def test_a_fitting_decision_passes(decision: Decision) -> None:
         Decision(DecisionType.REJECT, message="x" * (MAX_MESSAGE_CHARACTERS + 1)),
         Decision(DecisionType.RESPOND),
         Decision(DecisionType.RESPOND, message=""),
+        edit({"command": "ls", "timeout": float("nan")}),
+        edit({"command": "ls", "timeout": float("inf")}),
+        edit({"command": NESTED}),
+        replace(edit({"command": "ls"}), remember=Remember(Match.SAME)),
+        Decision(DecisionType.RESPOND, message="m", remember=Remember(Match.SAME)),
     ],
 )
 def test_a_malformed_decision_is_refused(decision: Decision) -> None:
@@ -163,6 +178,24 @@ def test_the_digest_binds_everything_the_human_saw(changes: dict[str, Any]) -> N
 
 def test_the_digest_binds_the_thread() -> None:
     assert digest_of(THREAD.replace("alice", "bob"), RAISED) != digest_of(THREAD, RAISED)
+
+
+def test_a_change_replaces_what_was_shown_of_the_file_and_nothing_else() -> None:
+    raised = replace(RAISED, base_file_hash="old", diff="-a", facts={"sandbox": "docker", "note": "cut"})
+    found = with_change(raised, Change("new", None, "large"))
+    assert found == replace(raised, base_file_hash="new", diff=None, facts={"sandbox": "docker", "note": "large"})
+    assert with_change(found, Change("absent", "+a", None)).facts == {"sandbox": "docker"}
+
+
+def test_a_diff_is_shown_where_there_is_one() -> None:
+    assert seen_by_human(waiting(diff="-a\n+b\n"))["diff"] == "-a\n+b\n"
+    assert "diff" not in seen_by_human(waiting())
+
+
+@pytest.mark.parametrize("kind", list(DecisionType))
+def test_what_was_decided_is_still_told_when_it_was_superseded(kind: DecisionType) -> None:
+    decided = replace(waiting(), status=InterruptStatus.SUPERSEDED, decision={"type": kind.value})
+    assert as_decided(decided).status not in (InterruptStatus.SUPERSEDED, InterruptStatus.PENDING)
 
 
 @given(st.sampled_from(DecisionType), arguments | st.none(), st.none() | st.text(max_size=5), st.none() | st.text())
