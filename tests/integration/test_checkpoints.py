@@ -16,6 +16,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.errors import InsufficientPrivilege
 from tests.fake_agent import FakeAgent, call, calls
 
+from moorage.adapters.memory_journal import MemoryJournal
 from moorage.adapters.postgres.checkpoints import ThreadSaver, message_ids
 from moorage.adapters.postgres.pool import Database
 from moorage.adapters.postgres.pruning import delete_checkpoints_after
@@ -61,11 +62,15 @@ async def lose(database: Database, claim: Claim) -> None:
         await connection.execute("UPDATE runs SET generation = generation + 1 WHERE run_id = %s", [claim.run_id])
 
 
+def context_of(thread_id: str) -> RunContext:
+    return RunContext(MemoryJournal(ThreadId(thread_id)), max_steps=20)
+
+
 async def say(agent: FakeAgent, saver: ThreadSaver, thread_id: str, text: str) -> list[str]:
     """One turn on this saver; answers the texts of the whole conversation."""
     graph = agent.graph.copy(update={"checkpointer": saver})
     state = await graph.ainvoke(
-        {"messages": [HumanMessage(text)]}, config(thread_id), context=RunContext(max_steps=9), durability="sync"
+        {"messages": [HumanMessage(text)]}, config(thread_id), context=context_of(thread_id), durability="sync"
     )
     return [message.text for message in state["messages"]]
 
@@ -309,7 +314,7 @@ async def test_of_a_tasks_writes_the_first_count_and_of_special_ones_the_last(da
 
 
 async def test_a_message_whose_run_never_began_gives_way_to_the_next_one(database: Database) -> None:
-    """Its write stands on the latest checkpoint, in the place that the next message takes."""
+    """Its write stands on the latest checkpoint already, in the place that the next message's would take."""
     claim = await new_claim(database)
     await say(FakeAgent({}), ThreadSaver(database, claim), claim.thread_id, "one")
 
@@ -322,6 +327,32 @@ async def test_a_message_whose_run_never_began_gives_way_to_the_next_one(databas
     await say(FakeAgent({}), ThreadSaver(database, claim), claim.thread_id, "two")
     texts = await say(FakeAgent({}), ThreadSaver(database, claim), claim.thread_id, "three")
     assert texts == ["one", "ok", "two", "ok", "three", "ok"]
+
+
+async def test_what_a_broken_off_step_wrote_is_not_read_after_a_new_message(database: Database) -> None:
+    """The graph forgets it with the message: what is read later must be what the model was shown."""
+    claim = await new_claim(database)
+    await say(FakeAgent({}), ThreadSaver(database, claim), claim.thread_id, "one")
+
+    class Dying(ThreadSaver):
+        answered = False
+
+        async def aput_writes(self, config: Any, writes: Any, *args: Any) -> None:
+            await super().aput_writes(config, writes, *args)
+            self.answered = self.answered or any(
+                isinstance(value, list) and value and isinstance(value[0], AIMessage) for _, value in writes
+            )
+
+        async def aput(self, *args: Any) -> Any:
+            if self.answered:
+                raise ClaimLost("gone")
+            return await super().aput(*args)
+
+    with pytest.raises(ClaimLost):
+        await say(FakeAgent({"broken off": ["unheard"]}), Dying(database, claim), claim.thread_id, "broken off")
+    shown = await say(FakeAgent({}), ThreadSaver(database, claim), claim.thread_id, "two")
+    assert await values_texts(ThreadSaver(database, claim), claim) == shown
+    assert shown == ["one", "ok", "broken off", "two", "ok"]
 
 
 # What was saved ------------------------------------------------------------------------------------------------------
@@ -361,7 +392,7 @@ async def test_all_messages_of_a_run_are_told_those_of_its_sub_agents_too(databa
     stream = graph.astream(
         {"messages": [HumanMessage("go", id="asked")]},
         config(claim.thread_id),
-        context=RunContext(max_steps=20),
+        context=context_of(claim.thread_id),
         stream_mode=["updates"],
         subgraphs=True,
         durability="sync",
@@ -591,7 +622,7 @@ async def test_a_pruned_pause_inside_a_sub_agent_goes_on(database: Database) -> 
     assert (await values_of(saver, claim.thread_id), await messages_everywhere(database, saver, claim)) == before
     assert [texts for namespace, texts in before[1].items() if namespace][0][0] == "do it"  # noqa: RUF015
     again = FakeAgent(script)
-    await on_agent(again, saver).ainvoke(None, config(claim.thread_id), context=RunContext(max_steps=9))
+    await on_agent(again, saver).ainvoke(None, config(claim.thread_id), context=context_of(claim.thread_id))
     assert await values_of(saver, claim.thread_id) == before[0]
     assert again.model.seen == []
 

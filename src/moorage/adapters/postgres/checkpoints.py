@@ -32,7 +32,7 @@ from psycopg.types.json import Jsonb
 from moorage.adapters.postgres.copies import COPY_CHECKPOINTS
 from moorage.adapters.postgres.patience import patiently
 from moorage.adapters.postgres.pool import Database
-from moorage.adapters.postgres.pruning import DELETE_ALL, PRUNE, input_task
+from moorage.adapters.postgres.pruning import DELETE_ALL, PRUNE
 from moorage.adapters.postgres.serializer import StrictSerializer
 from moorage.claims import Claim
 from moorage.errors import PermissionDenied
@@ -91,12 +91,6 @@ ON CONFLICT (thread_id, checkpoint_ns, checkpoint_id, task_id, idx) """
 
 _KEEP_FIRST = "DO NOTHING"
 _KEEP_LAST = "DO UPDATE SET channel = EXCLUDED.channel, type = EXCLUDED.type, blob = EXCLUDED.blob"
-
-_DROP_OTHERS = """
-DELETE FROM checkpoint_writes
-WHERE thread_id = %(thread_id)s AND checkpoint_ns = %(ns)s AND checkpoint_id = %(id)s AND task_id = %(task_id)s
-    AND idx <> ALL(%(positions)b::int[])
-"""
 
 
 class ThreadSaver(AsyncPostgresSaver):
@@ -167,7 +161,6 @@ class ThreadSaver(AsyncPostgresSaver):
         if not writes:
             return
         special = all(channel in WRITES_IDX_MAP for channel, _ in writes)
-        replaces = not special and task_id == input_task(place["id"])
         # One statement must not store a place twice: of special ones the last counts, as if stored one by one.
         numbered = [(WRITES_IDX_MAP.get(write[0], index), write) for index, write in enumerate(writes)]
         kept = dict(numbered) if special else dict(reversed(numbered))
@@ -178,12 +171,7 @@ class ThreadSaver(AsyncPostgresSaver):
             "positions": list(kept),
             **self._dumped(list(kept.values())),
         }
-        if replaces:
-            # An input whose run never got to its first checkpoint gives way to the next one: else the thread would be
-            # read with the old message in the place of the new one.
-            await patiently(lambda: self._batch((_DROP_OTHERS, _HELD + _PUT_WRITES + _KEEP_LAST), values))
-        else:
-            await self._write(_HELD + _PUT_WRITES + (_KEEP_LAST if special else _KEEP_FIRST), values)
+        await self._write(_HELD + _PUT_WRITES + (_KEEP_LAST if special else _KEEP_FIRST), values)
         self._tell(writes)
 
     async def adelete_thread(self, thread_id: str) -> None:

@@ -124,12 +124,12 @@ async def delete_checkpoints_after(
         for statement in DELETE_ALL:
             await connection.execute(statement, {"thread_id": thread_id})
         return
-    values = {"thread_id": thread_id, "base": base_checkpoint_id, "input_task": input_task(base_checkpoint_id)}
+    values = {"thread_id": thread_id, "base": base_checkpoint_id, "input_task": _input_task(base_checkpoint_id)}
     for statement in _DELETE_AFTER:
         await connection.execute(statement, values)
 
 
-def input_task(checkpoint_id: str) -> str | None:
+def _input_task(checkpoint_id: str) -> str | None:
     """The task id under which LangGraph stores the input that comes after this checkpoint, on the checkpoint itself."""
     try:
         return str(uuid5(UUID(checkpoint_id), _INPUT))
