@@ -19,9 +19,6 @@ from moorage.adapters.postgres.interrupts import (
     interrupt_of,
     pending_of,
 )
-from moorage.adapters.postgres.interrupts import AskedCall as AskedCall
-from moorage.adapters.postgres.interrupts import insert_interrupts as insert_interrupts
-from moorage.adapters.postgres.interrupts import load_decided as load_decided
 from moorage.adapters.postgres.pool import Database
 from moorage.adapters.postgres.rules import insert_rule
 from moorage.approvals import (
@@ -98,15 +95,6 @@ UPDATE threads t SET last_seq = %(last)s, message_count = message_count + %(mess
     ELSE run_status END
 WHERE t.thread_id = %(thread)s
 """
-
-
-async def cancel_interrupts(
-    connection: AsyncConnection[Row], thread_id: ThreadId, *, by: UserId | None, via: str
-) -> list[Interrupt]:
-    """Nobody can answer what is pending any more; answers what was."""
-    return await close_interrupts(
-        connection, thread_id, status=InterruptStatus.CANCELLED, by=by, via=via, message=_CANCELLED
-    )
 
 
 class PostgresApprovalStore:
@@ -215,7 +203,14 @@ class PostgresApprovalStore:
     async def cancel_pending(self, owner: UserId, thread_id: ThreadId) -> None:
         async with self._database.tenant_transaction(owner) as connection:
             thread = await self._lock_thread(connection, thread_id)
-            closed = await cancel_interrupts(connection, thread_id, by=owner, via="cancel")
+            closed = await close_interrupts(
+                connection,
+                thread_id,
+                status=InterruptStatus.CANCELLED,
+                by=owner,
+                via="cancel",
+                message=_CANCELLED,
+            )
             stored = await _tell(connection, owner, thread_id, closed, before=thread["last_seq"])
         self._log.publish(stored)
 
