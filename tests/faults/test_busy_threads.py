@@ -99,7 +99,9 @@ async def test_a_message_to_a_thread_that_waits_for_a_human_is_refused_unless_it
     assert await thread.until_end(sent.run_id) == "success"
     [call] = await world.model.calls(message.mark)
     assert len(call.results) == 2
-    assert all("rejected" in result for result in call.results)
+    assert all("was not run" in result for result in call.results), call.results
+    told = [event.data["status"] for event in thread.events if event.type == "tool_result"]
+    assert told == ["rejected", "rejected"]
     assert world.effects(thread) == []
     await check(world, thread)
 

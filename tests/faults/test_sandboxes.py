@@ -22,8 +22,8 @@ async def test_a_container_that_dies_under_a_command_is_told_and_replaced(world:
     await world.until_effect(thread, "before")
     docker(*_DEATHS[death], world.container(thread))
     result = (await thread.until_type("tool_result", seconds=_NEXT_SECONDS)).data
-    assert result["status"] == "error"
-    assert "sandbox" in result["result"].lower()
+    assert "sandbox" in result["result"].lower(), result
+    assert result["status"] != "success", result
     assert await thread.settle() == "idle"
     await _next_command_works(world, thread)
     assert world.effects(thread) == ["before", "after"]
