@@ -69,15 +69,18 @@ class ScriptedModel:
 
 @dataclass
 class PaperSandbox:
-    """A command is only written down, and answered from `answers`."""
+    """A command is only written down, and answered from `answers`; one in `failures` is not even started."""
 
     ran: list[str] = field(default_factory=list[str])
     answers: dict[str, ExecuteResponse] = field(default_factory=dict[str, ExecuteResponse])
     live: dict[str, list[tuple[str, str]]] = field(default_factory=dict[str, list[tuple[str, str]]])
     hold: dict[str, asyncio.Event] = field(default_factory=dict[str, asyncio.Event])
+    failures: dict[str, Exception] = field(default_factory=dict[str, Exception])
     started: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self, command: str) -> ExecuteResponse:
+        if command in self.failures:
+            raise self.failures[command]
         self.ran.append(command)
         self.started.set()
         if command in self.hold:

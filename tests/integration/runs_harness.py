@@ -4,23 +4,25 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
+import pytest
 from tests.fake_agent import FakeAgent, Script
 
 from moorage.adapters.postgres.approvals import PostgresApprovalStore
 from moorage.adapters.postgres.checkpoints import ThreadSaver
 from moorage.adapters.postgres.event_log import PostgresEventLog
-from moorage.adapters.postgres.journal import open_journal
+from moorage.adapters.postgres.journal import PostgresJournal, open_journal
 from moorage.adapters.postgres.pool import Database
 from moorage.adapters.postgres.run_queue import PostgresRunQueue
 from moorage.adapters.postgres.threads import PostgresThreadStore
 from moorage.agent.runner import AgentRunner
 from moorage.approvals import Answer, Approvals, Decided, Decision, DecisionType
 from moorage.ids import ThreadId, UserId, new_thread_id
+from moorage.rules import Remember
 from moorage.runs.executor import Executor, RunLimits
 from moorage.runs.run import Started
 from moorage.runs.service import Runs
@@ -44,17 +46,24 @@ class Told:
 class Harbor:
     """One user, `workers` workers that share a database, and what they say."""
 
-    def __init__(self, database: Database, script: Script, *, limits: RunLimits, life: timedelta, workers: int) -> None:
+    def __init__(
+        self,
+        database: Database,
+        script: Script,
+        *,
+        limits: RunLimits,
+        life: timedelta,
+        workers: int,
+        approval_ttl: timedelta,
+    ) -> None:
         self.database = database
         self.agent = FakeAgent(script)
         self.sandbox = self.agent.sandbox
         self.log = PostgresEventLog(database)
-        hours = timedelta(hours=1)
-        self.queue = PostgresRunQueue(database, self.log, session_life=life, queue_limit=3, ttl=hours)
-        runner = AgentRunner(
-            self.agent.agents, lambda claim, on_saved: ThreadSaver(database, claim, on_saved=on_saved)
-        )
+        self.queue = PostgresRunQueue(database, self.log, session_life=life, queue_limit=3, ttl=approval_ttl)
+        runner = AgentRunner(self.agent.agents, lambda claim, on_saved: ThreadSaver(database, claim, on_saved=on_saved))
         self.cleaned: list[ThreadId] = []
+        self.let_go = asyncio.Event()
         executor = Executor(
             runner,
             self.log,
@@ -66,7 +75,8 @@ class Harbor:
         new_worker = partial(Worker, self.queue, executor, name="worker", concurrency=8)
         self.workers = [new_worker() for _ in range(workers)]
         self.store = PostgresThreadStore(database, session_life=life)
-        self.approvals = Approvals(PostgresApprovalStore(database, self.log, on_decided=self.queue.wake))
+        self.approval_store = PostgresApprovalStore(database, self.log, on_decided=self.queue.wake)
+        self.approvals = Approvals(self.approval_store)
         self.runs = Runs(self.queue, self.workers[0] if self.workers else None)
         self.removed: list[ThreadId] = []
         self.threads = Threads(self.store, quota=0, stop_runs=self.runs.stop_for_good, remove_files=self._remove)
@@ -111,6 +121,23 @@ class Harbor:
         answers = [Answer(decision, call_id=call_id) for call_id, decision in decisions.items()]
         return await self.approvals.answer(ALICE, thread.thread_id, answers, via="test")
 
+    def remembering(self, decision: Decision, remember: Remember) -> Decision:
+        return replace(decision, remember=remember)
+
+    def journal_finish(self, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+        """Set once a tool's result is in the journal; its worker then waits for `let_go`."""
+        finished = asyncio.Event()
+        finish = PostgresJournal.finish
+
+        async def finish_and_wait(journal: PostgresJournal, *values: Any) -> None:
+            await finish(journal, *values)
+            if not finished.is_set():
+                finished.set()
+                await self.let_go.wait()
+
+        monkeypatch.setattr(PostgresJournal, "finish", finish_and_wait)
+        return finished
+
     async def cancel(self, thread: Thread) -> None:
         """What the API's cancel does."""
         await self.runs.stop(thread.thread_id)
@@ -145,10 +172,11 @@ async def open_harbor(
     timeout_seconds: float = PATIENCE,
     life: timedelta = timedelta(hours=1),
     workers: int = 1,
+    approval_ttl: timedelta = timedelta(hours=1),
 ) -> AsyncGenerator[Harbor]:
     """A running harbor. On the way out the workers stop first, and the log's writer last."""
     limits = RunLimits(max_steps=max_steps, timeout_seconds=timeout_seconds)
-    harbor = Harbor(database, script, limits=limits, life=life, workers=workers)
+    harbor = Harbor(database, script, limits=limits, life=life, workers=workers, approval_ttl=approval_ttl)
     async with asyncio.TaskGroup() as outer:
         writer = outer.create_task(harbor.log.write_forever())
         async with asyncio.TaskGroup() as group:

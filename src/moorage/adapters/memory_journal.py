@@ -26,6 +26,9 @@ class MemoryJournal:
     def asked(self, key: CallKey) -> Interrupt | None:
         return self.questions.get(key)
 
+    async def told_of(self, message_ids: Sequence[str]) -> set[str]:
+        return self.told & set(message_ids)
+
     async def of_messages(self, message_ids: Sequence[str]) -> list[Entry]:
         return [entry for key, entry in self.entries.items() if key.message_id in message_ids and not key.checkpoint_ns]
 

@@ -85,7 +85,7 @@ class Journal(Protocol):
 
     @property
     def told(self) -> frozenset[str]:
-        """Ids of the messages of this turn that readers of the thread were told of before this run was claimed."""
+        """Ids of the tool results of this turn that readers of the thread were told of before this run was claimed."""
         ...
 
     def find(self, key: CallKey) -> Entry | None:
@@ -94,6 +94,10 @@ class Journal(Protocol):
 
     def asked(self, key: CallKey) -> Interrupt | None:
         """The latest question about this call, as it was when the run was claimed."""
+        ...
+
+    async def told_of(self, message_ids: Sequence[str]) -> set[str]:
+        """Those of these messages of the root that the thread's history holds."""
         ...
 
     async def of_messages(self, message_ids: Sequence[str]) -> list[Entry]:

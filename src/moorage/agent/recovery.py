@@ -48,14 +48,17 @@ class Standing:
 
 
 def standing_of(state: StateSnapshot) -> Standing:
-    """Read a snapshot of the root graph. Unfinished steps keep what their finished tasks wrote beside the state."""
-    messages = cast("list[BaseMessage]", state.values.get("messages", []))
+    """Read a snapshot of the root graph.
+
+    The results of finished tasks of an unfinished step are shown with the tasks, and may be shown in the values, too.
+    """
     written: list[BaseMessage] = []
     for task in state.tasks:
         result = cast("Mapping[str, Any] | None", task.result)
         written += _messages_in(result.get("messages") if isinstance(result, dict) else None)
-    known = {message.id for message in messages}
-    return Standing(messages, [message for message in written if message.id not in known])
+    beside = {message.id for message in written}
+    values = cast("list[BaseMessage]", state.values.get("messages", []))
+    return Standing([message for message in values if message.id not in beside], written)
 
 
 async def settle(standing: Standing, journal: Journal) -> list[BaseMessage]:

@@ -90,8 +90,10 @@ class _Entry:
         goes_on = "resume" in self._input or standing.holds(self._input["message_id"])
         closing = [] if goes_on else await settle(standing, journal)
         entries = await journal.of_messages([message.id or "" for message in standing.turn])
-        seen = {message.id: message for message in [*standing.turn, *closing]}.values()
-        untold = [replace(item, waits_for=None) for item in reader.untold(seen, reports_of(entries, journal))]
+        seen = {message.id or "": message for message in [*standing.turn, *closing]}
+        told = await journal.told_of(list(seen))
+        unseen = [message for message_id, message in seen.items() if message_id not in told]
+        untold = [replace(item, waits_for=None) for item in reader.untold(unseen, reports_of(entries, journal))]
         if goes_on:
             return None, untold
         return {"messages": [*closing, self._message()]}, untold

@@ -80,8 +80,6 @@ class PartReader:
         `reports` holds what is known of tool results beside the message, by its id.
         """
         for message in messages:
-            if message.id in self._context.journal.told:
-                continue
             if isinstance(message, AIMessage):
                 yield from self._model_message((), message)
             elif isinstance(message, ToolMessage):

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 
-from moorage.claims import StopReason
+from moorage.claims import Claim, StopReason
 from moorage.errors import AppError
 from moorage.ids import RunId
 from moorage.runs.executor import Execution, Executor
@@ -36,7 +36,7 @@ class Worker:
         self._concurrency = concurrency
         self._lease = lease
         self._name = name
-        self._executions: dict[RunId, tuple[Execution, asyncio.Task[None]]] = {}
+        self._executions: dict[Claim, tuple[Execution, asyncio.Task[None]]] = {}
         self._early_stops: dict[RunId, StopReason] = {}
         self._stopping = False
 
@@ -64,12 +64,15 @@ class Worker:
 
     def stop_run(self, run_id: RunId, reason: StopReason) -> bool:
         """Stop a run that this worker executes, or is just about to; False when it does not (yet)."""
-        found = self._executions.get(run_id)
-        if found is None:
+        found = self._executing(run_id)
+        if not found:
             self._early_stops[run_id] = reason
-            return False
-        found[0].stop(reason)
-        return True
+        for execution in found:
+            execution.stop(reason)
+        return bool(found)
+
+    def _executing(self, run_id: RunId) -> list[Execution]:
+        return [execution for claim, (execution, _) in self._executions.items() if claim.run_id == run_id]
 
     async def _ended_within(self, seconds: float, ask: Callable[[Execution], None]) -> bool:
         for execution, _ in self._executions.values():
@@ -88,14 +91,16 @@ class Worker:
             await asyncio.sleep(_PAUSE_AFTER_FAILURE)
             return
         for run in claimed:
+            for older in self._executing(run.claim.run_id):  # the lease ran out without this worker's knowing
+                older.stop(StopReason.DELETED)
             execution = Execution(run)
             if (reason := self._early_stops.pop(run.claim.run_id, None)) is not None:
                 execution.stop(reason)
             if self._stopping:  # it was being claimed when the worker was told to stop
                 execution.stop(StopReason.SHUTDOWN)
             task = group.create_task(self._execute(execution))
-            self._executions[run.claim.run_id] = (execution, task)
-            task.add_done_callback(lambda _, run_id=run.claim.run_id: self._ended(run_id))
+            self._executions[run.claim] = (execution, task)
+            task.add_done_callback(lambda _, claim=run.claim: self._ended(claim))
 
     async def _execute(self, execution: Execution) -> None:
         try:
@@ -103,15 +108,15 @@ class Worker:
         except Exception:  # one of the three places: one run must not end the others
             log.exception("run_lost", run_id=execution.run.claim.run_id)
 
-    def _ended(self, run_id: RunId) -> None:
-        del self._executions[run_id]
+    def _ended(self, claim: Claim) -> None:
+        del self._executions[claim]
         if len(self._executions) == self._concurrency - 1:  # it was full: what had to wait may start
             self._queue.wake()
 
     async def _keep_leases(self) -> None:
         while True:
             await asyncio.sleep(self._lease.total_seconds() / _HEARTBEATS_PER_LEASE)
-            claims = [execution.run.claim for execution, _ in self._executions.values()]
+            claims = list(self._executions)
             try:
                 if claims:
                     stops = await self._queue.heartbeat(claims, lease=self._lease)

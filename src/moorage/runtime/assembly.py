@@ -19,6 +19,7 @@ from moorage.adapters.postgres.journal import open_journal
 from moorage.adapters.postgres.notices import Notices
 from moorage.adapters.postgres.pool import Database, open_database
 from moorage.adapters.postgres.retention import forget_events
+from moorage.adapters.postgres.rules import PostgresRuleBook
 from moorage.adapters.postgres.run_queue import PostgresRunQueue
 from moorage.adapters.postgres.threads import PostgresThreadStore
 from moorage.agent.changes import change_inspector
@@ -27,6 +28,7 @@ from moorage.agent.runner import AgentRunner
 from moorage.agent.sandbox_files import ThreadFiles
 from moorage.approvals import Approvals
 from moorage.identity import Identity
+from moorage.rules import RuleBook
 from moorage.runs.executor import Executor, RunLimits
 from moorage.runs.keeper import Chore, keep_up
 from moorage.runs.ports import EventLog, RunQueue
@@ -56,6 +58,7 @@ class Runtime:
     identity: Identity
     threads: Threads
     approvals: Approvals
+    rules: RuleBook
     runs: Runs
     event_log: EventLog
     sandbox_kind: str
@@ -152,6 +155,7 @@ async def _assemble(
         identity=make_identity(settings, database),
         threads=threads,
         approvals=Approvals(approval_store, inspect=change_inspector(files.read), resolve=files.resolve),
+        rules=PostgresRuleBook(database),
         runs=runs,
         event_log=event_log,
         sandbox_kind=sandboxes.provider.name,

@@ -22,14 +22,10 @@ type Row = dict[str, Any]
 
 _HOLD = "SELECT moorage_hold(%s, %s)"
 
-# The runs since the latest message that a worker took, and since the one before it.
-_TURNS = """
-WITH messages AS (
-    SELECT queue_no FROM runs WHERE thread_id = %(thread)s AND kind = 'message' AND generation > 0
-    ORDER BY queue_no DESC LIMIT 2
-)
-SELECT run_id, queue_no >= (SELECT max(queue_no) FROM messages) AS latest FROM runs
-WHERE thread_id = %(thread)s AND queue_no >= COALESCE((SELECT min(queue_no) FROM messages), 0)
+# The latest message that a worker took, and what was answered since.
+_TURN = """
+SELECT run_id FROM runs WHERE thread_id = %(thread)s AND queue_no >= COALESCE((
+    SELECT max(queue_no) FROM runs WHERE thread_id = %(thread)s AND kind = 'message' AND started_at IS NOT NULL), 0)
 """
 
 _COLUMNS = "checkpoint_ns, message_id, position, tool_call_id, tool, state, result"
@@ -40,13 +36,12 @@ _OF_MESSAGES = f"""
 SELECT {_COLUMNS} FROM tool_calls WHERE thread_id = %s AND checkpoint_ns = '' AND message_id = ANY(%s)
 """  # noqa: S608 -- constant columns
 
-# The history holds the messages of the root; what sub-agents' calls came to is in the log only.
 _TOLD = """
-SELECT id FROM messages WHERE thread_id = %(thread)s AND run_id = ANY(%(runs)s) AND role <> 'user'
-UNION
-SELECT data::jsonb ->> 'message_id' FROM run_events
-WHERE thread_id = %(thread)s AND run_id = ANY(%(runs)s) AND type = 'tool_result'
+SELECT data::jsonb ->> 'message_id' AS id FROM run_events
+WHERE thread_id = %s AND run_id = ANY(%s) AND type = 'tool_result'
 """
+
+_TOLD_OF = "SELECT id FROM messages WHERE thread_id = %s AND id = ANY(%s)"
 
 # Nothing comes back when somebody else's row is there. One's own, of a commit whose answer was lost, is found again.
 _START = """
@@ -106,6 +101,14 @@ class PostgresJournal:
 
     def asked(self, key: CallKey) -> Interrupt | None:
         return self._asked.get(key)
+
+    async def told_of(self, message_ids: Sequence[str]) -> set[str]:
+        async def read() -> list[Row]:
+            async with self._database.tenant_pipeline(self._claim.owner_id) as connection:
+                found = await connection.execute(_TOLD_OF, [self._claim.thread_id, list(message_ids)])
+                return await found.fetchall()
+
+        return {row["id"] for row in await patiently(read)}
 
     async def of_messages(self, message_ids: Sequence[str]) -> list[Entry]:
         async def read() -> list[Row]:
@@ -184,12 +187,11 @@ async def open_journal(database: Database, run: ClaimedRun) -> PostgresJournal:
 
     async def read() -> PostgresJournal:
         async with database.tenant_pipeline(claim.owner_id) as connection:
-            turns = await (await connection.execute(_TURNS, {"thread": claim.thread_id})).fetchall()
-            latest = [RunId(str(row["run_id"])) for row in turns if row["latest"]]
-            rows = await (await connection.execute(_OF_RUNS, [claim.thread_id, latest])).fetchall()
-            asked = await load_decided(connection, claim.thread_id, latest)
-            runs = [row["run_id"] for row in turns]
-            told = await (await connection.execute(_TOLD, {"thread": claim.thread_id, "runs": runs})).fetchall()
+            turn = await (await connection.execute(_TURN, {"thread": claim.thread_id})).fetchall()
+            runs = [RunId(str(row["run_id"])) for row in turn]
+            rows = await (await connection.execute(_OF_RUNS, [claim.thread_id, runs])).fetchall()
+            asked = await load_decided(connection, claim.thread_id, runs)
+            told = await (await connection.execute(_TOLD, [claim.thread_id, runs])).fetchall()
         return PostgresJournal(
             database,
             claim,

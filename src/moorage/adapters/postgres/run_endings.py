@@ -25,10 +25,11 @@ type Row = dict[str, Any]
 # first, and what is true under the lock is asked in a statement of its own.
 LOCK_THREAD = "SELECT FROM threads WHERE thread_id = %s FOR UPDATE"
 
+# Locked: a worker that lost the run must not save between what is read here and its end.
 _HELD = """
 SELECT t.last_seq, r.stop_reason, r.base_checkpoint_id, r.started_at IS NOT NULL AS started
 FROM threads t JOIN runs r USING (thread_id)
-WHERE r.run_id = %s AND r.generation = %s AND r.status = 'running'
+WHERE r.run_id = %s AND r.generation = %s AND r.status = 'running' FOR UPDATE OF r
 """
 
 _FINISH_RUN = """
