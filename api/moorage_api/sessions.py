@@ -8,9 +8,10 @@ from sse_starlette.sse import EventSourceResponse
 
 from moorage.assistants import get_assistant
 from moorage.runtime import Runtime
-from moorage.threads import TITLE_LIMIT, HistoryMessage, Thread
+from moorage.threads import TITLE_LIMIT, Thread
 from moorage_api.approvals import shown_approval
 from moorage_api.deps import PrincipalDep, RecheckDep, RuntimeDep, ThreadDep
+from moorage_api.messages import MessageList, shown_message
 from moorage_api.sse import HEARTBEAT_SECONDS, event_stream, last_event_id
 
 router = APIRouter(prefix="/api/sessions", tags=["sessions"])
@@ -53,11 +54,6 @@ class SessionList(BaseModel):
     items: list[Session]
     next_cursor: str | None
     total: int
-
-
-class MessageList(BaseModel):
-    items: list[dict[str, Any]]
-    next_cursor: str | None
 
 
 class SessionState(BaseModel):
@@ -143,11 +139,10 @@ async def list_messages(
 async def get_state(runtime: RuntimeDep, thread: ThreadDep) -> SessionState:
     """The session, its latest 1000 messages and what waits for approval, as of `last_seq`."""
     snapshot = await runtime.threads.snapshot(thread)
-    pending = await runtime.approvals.pending(thread.owner_id, thread.thread_id)
     return SessionState(
         thread=shown_session(snapshot.thread),
         messages=[shown_message(item) for item in snapshot.messages],
-        pending=[shown_approval(item) for item in pending if item.seq <= snapshot.thread.last_seq],
+        pending=[shown_approval(item) for item in snapshot.pending],
         last_seq=snapshot.thread.last_seq,
     )
 
@@ -182,19 +177,3 @@ def shown_session(thread: Thread) -> Session:
         created_at=thread.created_at.isoformat(),
         last_active=thread.last_active.isoformat(),
     )
-
-
-def shown_message(item: HistoryMessage) -> dict[str, Any]:
-    message = item.message
-    shown = {
-        "id": message.id,
-        "run_id": item.run_id,
-        "role": message.role.value,
-        "content": message.content,
-        "thinking": message.thinking,
-        "tool_calls": message.tool_calls,
-        "call_id": message.call_id,
-        "usage": message.usage,
-        "created_at": item.created_at.isoformat(),
-    }
-    return {key: value for key, value in shown.items() if value is not None}

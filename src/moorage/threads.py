@@ -1,10 +1,10 @@
 """Threads: one conversation each, with its checkpoints, events and workspace. The core API calls them sessions."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from moorage.errors import AppError, Conflict, Gone, LimitExceeded, NotFound, PermissionDenied
 from moorage.events import Message, scrub_text
@@ -14,6 +14,7 @@ from moorage.paging import Page, position
 
 TITLE_LIMIT = 200
 SNAPSHOT_MESSAGES = 1000
+_PART = 50
 
 
 class SessionStatus(StrEnum):
@@ -55,11 +56,22 @@ class HistoryMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundMessage:
+    """A message that a search found, and the words around what was searched for."""
+
+    thread_id: ThreadId
+    title: str
+    message: HistoryMessage
+    snippet: str
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A thread and its latest messages as they were at `thread.last_seq`."""
+    """A thread, its latest messages and the approvals it waits for, as they were at `thread.last_seq`."""
 
     thread: Thread
     messages: list[HistoryMessage]
+    pending: list[Any]  # of moorage.approvals.Interrupt: that module stands beside this one and knows nothing of it
 
 
 class ThreadAccessDenied(PermissionDenied):
@@ -136,6 +148,10 @@ class ThreadStore(Protocol):
 
     async def messages(self, owner: UserId, thread_id: ThreadId, *, limit: int, after: int) -> list[HistoryMessage]: ...
 
+    async def search_messages(
+        self, owner: UserId, *, query: str, thread_id: ThreadId | None, limit: int, cursor: str | None
+    ) -> Page[FoundMessage]: ...
+
     async def snapshot(self, owner: UserId, thread_id: ThreadId, *, limit: int) -> Snapshot | None: ...
 
 
@@ -210,8 +226,27 @@ class Threads:
         more = str(found[limit - 1].position) if len(found) > limit else None
         return Page(found[:limit], more)
 
+    async def all_messages(self, thread: Thread) -> AsyncGenerator[list[HistoryMessage]]:
+        """The thread's messages up to its `last_seq`, oldest first, in parts of a size that fits into memory."""
+        after = 0
+        while after < thread.last_seq:
+            part = await self._store.messages(thread.owner_id, thread.thread_id, limit=_PART, after=after)
+            if not part:
+                return
+            after = part[-1].position
+            yield [message for message in part if message.position <= thread.last_seq]
+
+    async def search_messages(
+        self, principal: Principal, *, query: str, limit: int, thread_id: str | None = None, cursor: str | None = None
+    ) -> Page[FoundMessage]:
+        """Messages of one's own threads, or of one of them, that hold the words of `query`; newest first."""
+        thread = await self.get(principal, thread_id) if thread_id is not None else None
+        return await self._store.search_messages(
+            principal.user_id, query=query, thread_id=thread and thread.thread_id, limit=limit, cursor=cursor
+        )
+
     async def snapshot(self, thread: Thread) -> Snapshot:
-        """The thread and its latest messages, consistent with `last_seq`."""
+        """The thread, its latest messages and what it waits for, all in the moment of `last_seq`."""
         snapshot = await self._store.snapshot(thread.owner_id, thread.thread_id, limit=SNAPSHOT_MESSAGES)
         if snapshot is None:
             raise ThreadNotFound

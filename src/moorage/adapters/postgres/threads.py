@@ -3,15 +3,16 @@
 from collections.abc import Collection
 from datetime import timedelta
 from typing import Any, LiteralString
-from uuid import UUID
 
 from psycopg import AsyncConnection, sql
 
+from moorage.adapters.postgres.interrupts import pending_of
+from moorage.adapters.postgres.messages import latest_messages, messages_after, search_messages
 from moorage.adapters.postgres.pool import Database
-from moorage.events import Message, Role
-from moorage.ids import RunId, ThreadId, UserId
+from moorage.ids import ThreadId, UserId
 from moorage.paging import Page, decode_time_cursor, encode_cursor
 from moorage.threads import (
+    FoundMessage,
     HistoryMessage,
     SessionQuotaExceeded,
     SessionStatus,
@@ -43,18 +44,6 @@ SELECT count(*) AS total FROM threads WHERE owner_id = %(owner)s AND (%(query)s:
 _COUNT_ACTIVE = """
 SELECT count(*) AS active FROM threads WHERE owner_id = %(owner)s AND status = 'active'
     AND (%(life)s = 0 OR last_active >= now() - make_interval(secs => %(life)s))
-"""
-
-_MESSAGES = """
-SELECT position, run_id, id, role, content, thinking, tool_calls, call_id, usage, created_at FROM messages
-WHERE owner_id = %s AND thread_id = %s AND position > %s ORDER BY position LIMIT %s
-"""
-
-_LATEST = """
-SELECT * FROM (
-    SELECT position, run_id, id, role, content, thinking, tool_calls, call_id, usage, created_at FROM messages
-    WHERE owner_id = %s AND thread_id = %s ORDER BY position DESC LIMIT %s
-) latest ORDER BY position
 """
 
 # In this order: what refers to the thread first. Everything is gone, or nothing.
@@ -147,16 +136,25 @@ class PostgresThreadStore:
 
     async def messages(self, owner: UserId, thread_id: ThreadId, *, limit: int, after: int) -> list[HistoryMessage]:
         async with self._database.tenant_transaction(owner) as connection:
-            rows = await (await connection.execute(_MESSAGES, [owner, thread_id, after, limit])).fetchall()
-        return [_message(row) for row in rows]
+            return await messages_after(connection, owner, thread_id, after=after, limit=limit)
+
+    async def search_messages(
+        self, owner: UserId, *, query: str, thread_id: ThreadId | None, limit: int, cursor: str | None
+    ) -> Page[FoundMessage]:
+        async with self._database.tenant_transaction(owner) as connection:
+            return await search_messages(
+                connection, owner, query=query, thread_id=thread_id, limit=limit, cursor=cursor
+            )
 
     async def snapshot(self, owner: UserId, thread_id: ThreadId, *, limit: int) -> Snapshot | None:
         values = {"owner": owner, "thread_id": thread_id, "life": self._life}
         async with self._database.tenant_transaction(owner) as connection:
-            # Writers of events lock this row, so what is read below is what was there at its last_seq.
+            # Whoever writes events, messages or interrupts locks this row, so what is read below is as of its last_seq.
             row = await (await connection.execute(f"{_FIND} FOR SHARE", values)).fetchone()
-            rows = await (await connection.execute(_LATEST, [owner, thread_id, limit])).fetchall()
-        return Snapshot(_thread(row), [_message(item) for item in rows]) if row else None
+            if row is None:
+                return None
+            messages = await latest_messages(connection, owner, thread_id, limit=limit)
+            return Snapshot(_thread(row), messages, await pending_of(connection, thread_id))
 
     async def existing(self, thread_ids: Collection[ThreadId]) -> set[ThreadId]:
         """Which of these threads are there, whoever owns them (for clearing up sandboxes)."""
@@ -184,17 +182,3 @@ def _thread(row: Row) -> Thread:
         created_at=row["created_at"],
         last_active=row["last_active"],
     )
-
-
-def _message(row: Row) -> HistoryMessage:
-    run_id: UUID = row["run_id"]
-    message = Message(
-        id=row["id"],
-        role=Role(row["role"]),
-        content=row["content"],
-        thinking=row["thinking"],
-        tool_calls=row["tool_calls"],
-        call_id=row["call_id"],
-        usage=row["usage"],
-    )
-    return HistoryMessage(message, RunId(str(run_id)), row["position"], row["created_at"])

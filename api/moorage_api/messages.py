@@ -1,0 +1,144 @@
+"""Messages: searching in all of one's own, and a session's as a file."""
+
+import re
+import unicodedata
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+import orjson
+from fastapi import APIRouter, Query
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+
+from moorage.events import Role
+from moorage.runtime import Runtime
+from moorage.threads import HistoryMessage, Thread
+from moorage_api.deps import PrincipalDep, RuntimeDep, ThreadDep
+
+router = APIRouter(prefix="/api", tags=["messages"])
+
+_MEDIA_TYPES = {"markdown": "text/markdown; charset=utf-8", "json": "application/json"}
+_ENDINGS = {"markdown": "md", "json": "json"}
+_SPEAKERS = {Role.USER: "User", Role.ASSISTANT: "Assistant", Role.TOOL: "Tool result"}
+_NAME_CHARACTERS = 80
+
+
+class MessageList(BaseModel):
+    items: list[dict[str, Any]]
+    next_cursor: str | None
+
+
+class FoundMessage(BaseModel):
+    """A message with the session that it is in; `snippet` is the part of it around what was searched for."""
+
+    thread_id: str
+    title: str
+    message: dict[str, Any]
+    snippet: str
+
+
+class FoundMessageList(BaseModel):
+    items: list[FoundMessage]
+    next_cursor: str | None
+
+
+@router.get("/messages")
+async def search_messages(
+    runtime: RuntimeDep,
+    principal: PrincipalDep,
+    q: Annotated[str, Query(min_length=1, max_length=400)],
+    thread_id: Annotated[str | None, Query(max_length=100)] = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: Annotated[str | None, Query(max_length=500)] = None,
+) -> FoundMessageList:
+    """One's own messages that hold these words, newest first. `"a phrase"`, `OR` and `-without` work."""
+    page = await runtime.threads.search_messages(principal, query=q, thread_id=thread_id, limit=limit, cursor=cursor)
+    items = [
+        FoundMessage(
+            thread_id=found.thread_id, title=found.title, message=shown_message(found.message), snippet=found.snippet
+        )
+        for found in page.items
+    ]
+    return FoundMessageList(items=items, next_cursor=page.next_cursor)
+
+
+@router.get("/sessions/{thread_id}/export", response_class=StreamingResponse)
+async def export_messages(
+    runtime: RuntimeDep, thread: ThreadDep, format: Literal["markdown", "json"] = "markdown"
+) -> StreamingResponse:
+    """The session's messages as a file to keep."""
+    parts = _as_json(runtime, thread) if format == "json" else _as_markdown(runtime, thread)
+    disposition = attachment(thread.title or thread.thread_id, _ENDINGS[format])
+    headers = {"Content-Disposition": disposition, "Cache-Control": "no-store"}
+    return StreamingResponse(parts, media_type=_MEDIA_TYPES[format], headers=headers)
+
+
+def attachment(title: str, ending: str) -> str:
+    """A Content-Disposition whose file names (RFC 6266) hold nothing that a file system or a human could misread."""
+    visible = "".join(" " if unicodedata.category(char)[0] in "CZ" else char for char in title)
+    name = re.sub(r'[\s/\\:*?"<>|]+', "-", visible).strip("-. ")[:_NAME_CHARACTERS] or "session"
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "session"
+    return f"attachment; filename=\"{plain}.{ending}\"; filename*=UTF-8''{quote(name, safe='')}.{ending}"
+
+
+def shown_message(item: HistoryMessage) -> dict[str, Any]:
+    message = item.message
+    shown = {
+        "id": message.id,
+        "run_id": item.run_id,
+        "role": message.role.value,
+        "content": message.content,
+        "thinking": message.thinking,
+        "tool_calls": message.tool_calls,
+        "call_id": message.call_id,
+        "usage": message.usage,
+        "duration_ms": message.duration_ms,
+        "created_at": item.created_at.isoformat(),
+    }
+    return {key: value for key, value in shown.items() if value is not None}
+
+
+async def _as_json(runtime: Runtime, thread: Thread) -> AsyncIterator[bytes]:
+    about = {
+        "thread_id": thread.thread_id,
+        "title": thread.title,
+        "assistant_id": thread.assistant_id,
+        "created_at": thread.created_at.isoformat(),
+        "last_active": thread.last_active.isoformat(),
+    }
+    yield b'{"thread":%s,"messages":[' % orjson.dumps(about)
+    separator = b"\n"
+    async for part in runtime.threads.all_messages(thread):
+        yield separator + b",\n".join(orjson.dumps(shown_message(item)) for item in part)
+        separator = b",\n"
+    yield b"\n]}\n"
+
+
+async def _as_markdown(runtime: Runtime, thread: Thread) -> AsyncIterator[bytes]:
+    title = " ".join(thread.title.split()) or "Session"
+    yield f"# {title}\n\n{thread.thread_id}, {thread.created_at:%Y-%m-%d %H:%M} UTC\n".encode()
+    async for part in runtime.threads.all_messages(thread):
+        yield "".join(line for item in part for line in _section(item)).encode()
+
+
+def _section(item: HistoryMessage) -> Iterator[str]:
+    message = item.message
+    took = f", {message.duration_ms / 1000:.1f} s" if message.duration_ms is not None else ""
+    yield f"\n## {_SPEAKERS[message.role]} ({item.created_at:%Y-%m-%d %H:%M:%S}{took})\n\n"
+    if message.thinking:
+        yield "".join(f"> {line}\n" for line in message.thinking.splitlines()) + "\n"
+    if message.role is Role.TOOL:
+        yield _fenced(message.content)
+    elif message.content:
+        yield message.content.rstrip() + "\n"
+    for call in message.tool_calls or ():
+        arguments = orjson.dumps(call.get("tool_input"), option=orjson.OPT_INDENT_2).decode()
+        yield f"\nCalls `{call.get('tool_name')}`:\n\n" + _fenced(arguments, "json")
+
+
+def _fenced(text: str, language: str = "") -> str:
+    """A code block whose fence is longer than any in the text."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}\n"
