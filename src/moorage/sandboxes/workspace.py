@@ -1,17 +1,26 @@
 """Where files live: WORKSPACE_ROOT/{user}/{thread}/, and SHARED_DIR/{user}/ for all threads of a user."""
 
+import errno
 import os
 import secrets
 import stat
+from contextlib import suppress
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
-from moorage.errors import InvalidInput
+from moorage.errors import Conflict, InvalidInput, Unavailable
 from moorage.ids import ThreadId, UserId, is_user_id, owner_of
 from moorage.sandboxes.port import AgentIdentity, Folder
 
 _DEFAULT_AGENT = AgentIdentity(uid=1000, gid=1000)
 _USER_FOLDER_MODE = 0o700
 _FOLDER_MODE = 0o700
+_DEEPEST_COPY = 100  # each level holds two descriptors open
+
+
+class WorkspaceNotCopied(Conflict):
+    """The files cannot be copied as they are: too deep a tree, not readable by the server, or changing too fast."""
+
+    code = "workspace_not_copied"
 
 
 def agent_identity() -> AgentIdentity:
@@ -74,6 +83,28 @@ class Workspaces:
             path.unlink()
         elif path.exists():
             _remove_tree(path)
+
+    def copy(self, source: ThreadId, target: ThreadId) -> None:
+        """Make the target's folder with all files of the source's, when that has any; the target has no folder yet.
+
+        Nothing is shared and no link is followed, whatever the agent does meanwhile. Modes, owners, times and holes
+        are kept; pipes, sockets and devices are left out. Raises WorkspaceNotCopied or Unavailable, leaving nothing.
+        """
+        old, new = self.path(source), self.path(target)
+        if not old.is_dir() or old.is_symlink():
+            return
+        new.parent.mkdir(mode=_USER_FOLDER_MODE, exist_ok=True)
+        new.mkdir(mode=_FOLDER_MODE)
+        try:
+            _copy_folder(_open_to_read(old), _open_to_read(new), depth=0)
+        except OSError as error:
+            self.delete(target)
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise Unavailable("The disk is full", code="disk_full") from error
+            raise WorkspaceNotCopied(f"Files of this session could not be copied: {error.strerror}") from error
+        except BaseException:
+            self.delete(target)
+            raise
 
     def _make(self, path: Path) -> None:
         path.mkdir(mode=_FOLDER_MODE, exist_ok=True)
@@ -153,3 +184,84 @@ def _open_folder(path: Path | str, *, dir_fd: int | None = None) -> int:
         return os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_DIRECTORY)
     finally:
         os.close(place)
+
+
+def _open_to_read(path: Path | str, *, dir_fd: int | None = None) -> int:
+    """A descriptor of a folder as it is; never follows a link."""
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+
+
+def _copy_folder(old: int, new: int, *, depth: int) -> None:
+    """Fill the folder `new` with what is in `old`; closes both. By descriptors only: names may change under us."""
+    try:
+        if depth > _DEEPEST_COPY:
+            raise WorkspaceNotCopied(f"Folders of this session are more than {_DEEPEST_COPY} levels deep")
+        for name in os.listdir(old):
+            with suppress(FileNotFoundError):  # gone since it was listed
+                _copy_entry(old, new, name, depth)
+        _copy_attributes(os.fstat(old), new)
+    finally:
+        os.close(old)
+        os.close(new)
+
+
+def _copy_entry(old: int, new: int, name: str, depth: int) -> None:
+    status = os.lstat(name, dir_fd=old)
+    if stat.S_ISDIR(status.st_mode):
+        inner = _open_to_read(name, dir_fd=old)
+        try:
+            os.mkdir(name, _FOLDER_MODE, dir_fd=new)
+            outer = _open_to_read(name, dir_fd=new)
+        except BaseException:
+            os.close(inner)
+            raise
+        _copy_folder(inner, outer, depth=depth + 1)
+    elif stat.S_ISLNK(status.st_mode):
+        os.symlink(os.readlink(name, dir_fd=old), name, dir_fd=new)
+        if os.geteuid() == 0:
+            os.chown(name, status.st_uid, status.st_gid, dir_fd=new, follow_symlinks=False)
+    elif stat.S_ISREG(status.st_mode):
+        _copy_file(old, new, name)
+
+
+def _copy_file(old: int, new: int, name: str) -> None:
+    source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=old)
+    try:
+        status = os.fstat(source)
+        if not stat.S_ISREG(status.st_mode):  # another one took the name
+            return
+        target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=new)
+        try:
+            _copy_content(source, target, status.st_size)
+            _copy_attributes(status, target)
+        finally:
+            os.close(target)
+    finally:
+        os.close(source)
+
+
+def _copy_content(source: int, target: int, size: int) -> None:
+    """The first `size` bytes; holes stay holes, so that a file of nothing costs nothing."""
+    os.ftruncate(target, size)
+    end = 0
+    while (start := _next_data(source, end)) is not None and start < size:
+        end = min(os.lseek(source, start, os.SEEK_HOLE), size)
+        os.lseek(target, start, os.SEEK_SET)
+        while start < end and (sent := os.sendfile(target, source, start, end - start)):
+            start += sent
+
+
+def _next_data(source: int, offset: int) -> int | None:
+    try:
+        return os.lseek(source, offset, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return None
+
+
+def _copy_attributes(status: os.stat_result, target: int) -> None:
+    if os.geteuid() == 0:  # before the mode: a change of owner clears bits of it
+        os.chown(target, status.st_uid, status.st_gid)
+    os.chmod(target, stat.S_IMODE(status.st_mode))
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
