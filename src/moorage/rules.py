@@ -18,8 +18,8 @@ FILE_TOOLS = frozenset({"write_file", "edit_file", "delete"})
 _COMMAND_TOOL = "execute"
 _SHELL_WORDS = frozenset(";&|<>$()`\n")
 
-type ResolvePath = Callable[[ThreadId, str], Awaitable[str]]
-"""The path that a path in the thread's sandbox really leads to, symbolic links followed, whether or not it exists."""
+type ResolvePath = Callable[[ThreadId, str], Awaitable[str | None]]
+"""The path that a path in the thread's sandbox really leads to, symbolic links followed, whether or not it exists; None when nobody can say."""
 
 
 class Effect(StrEnum):
@@ -169,7 +169,7 @@ async def new_rule(
     args: dict[str, Any],
     remember: Remember,
     *,
-    resolve: Callable[[str], Awaitable[str]] | None,
+    resolve: Callable[[str], Awaitable[str | None]] | None,
 ) -> NewRule:
     """The rule that a decision on this call makes; raises InvalidRule when it does not fit the call.
 
@@ -202,14 +202,18 @@ def _prefix_of(tool: str, args: dict[str, Any], prefix: str) -> list[str]:
     return tokens
 
 
-async def _folder_of(tool: str, args: dict[str, Any], path: str, resolve: Callable[[str], Awaitable[str]]) -> str:
+async def _folder_of(
+    tool: str, args: dict[str, Any], path: str, resolve: Callable[[str], Awaitable[str | None]]
+) -> str:
     asked = args.get("file_path")
     if tool not in FILE_TOOLS or not isinstance(asked, str):
         raise InvalidRule("remember.match path is for calls that change files")
     if not path.startswith("/") or not path.isprintable():
         raise InvalidRule("remember.path must be an absolute path")
-    folder = await resolve(path)
-    if not _is_within(await resolve(asked), folder):
+    folder, file = await resolve(path), await resolve(asked)
+    if folder is None or file is None:
+        raise InvalidRule("The sandbox cannot say where these paths lead: decide without remember")
+    if not _is_within(file, folder):
         raise InvalidRule("remember.path must be the file that asks, or a folder above it")
     return folder
 

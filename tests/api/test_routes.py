@@ -40,6 +40,8 @@ ACCESS: dict[str, Access] = {
     "GET /api/sessions/{thread_id}/messages": "owner",
     "GET /api/sessions/{thread_id}/state": "owner",
     "GET /api/sessions/{thread_id}/events": "owner",
+    "GET /api/sessions/{thread_id}/rules": "owner",
+    "DELETE /api/sessions/{thread_id}/rules/{rule_id}": "owner",
     "POST /api/chat/{thread_id}": "owner",
     "POST /api/resume/{thread_id}": "owner",
     "GET /api/approvals": "user",

@@ -27,7 +27,7 @@ class MemoryJournal:
         return self.questions.get(key)
 
     async def told_of(self, message_ids: Sequence[str]) -> set[str]:
-        return self.told & set(message_ids)
+        return set(self.told & set(message_ids))
 
     async def of_messages(self, message_ids: Sequence[str]) -> list[Entry]:
         return [entry for key, entry in self.entries.items() if key.message_id in message_ids and not key.checkpoint_ns]

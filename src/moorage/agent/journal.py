@@ -71,7 +71,7 @@ class CallStarted(Exception):
     """The journal says that somebody started this call already: it must not be started again."""
 
 
-type Resolve = Callable[[str], Awaitable[str]]
+type Resolve = Callable[[str], Awaitable[str | None]]
 
 
 class Journal(Protocol):
@@ -107,7 +107,7 @@ class Journal(Protocol):
     async def judge(self, tool: str, args: Mapping[str, Any], *, resolve: Resolve) -> Verdict | None:
         """What the user's remembered rules say now; None when a human must be asked.
 
-        `resolve` answers where a path of the sandbox really leads.
+        `resolve` answers where a path of the sandbox really leads, None when nobody can say.
         """
         ...
 

@@ -1,6 +1,5 @@
 """A thread's files as approvals need them: what is in one, and where a path really leads."""
 
-import posixpath
 import shlex
 
 from deepagents.backends.protocol import SandboxBackendProtocol
@@ -26,11 +25,11 @@ class SandboxFiles:
             raise PathError(f"{path} cannot be read: {found.error}", code=found.error)
         return found.content
 
-    async def resolve(self, path: str) -> str:
-        """The path without links, also of a file that is not there yet; plainly normalised when nobody can say."""
+    async def resolve(self, path: str) -> str | None:
+        """The path without links, also of a file that is not there yet; None when nobody can say."""
         found = await self._backend.aexecute(f"realpath -mz -- {shlex.quote(path)}")
         resolved = found.output.split("\x00")[0]
-        return resolved if found.exit_code == 0 and resolved.startswith("/") else posixpath.normpath(path)
+        return resolved if found.exit_code == 0 and resolved.startswith("/") else None
 
 
 class ThreadFiles:
@@ -42,7 +41,7 @@ class ThreadFiles:
     async def read(self, thread_id: ThreadId, path: str) -> bytes | None:
         return await (await self._of(thread_id)).read(path)
 
-    async def resolve(self, thread_id: ThreadId, path: str) -> str:
+    async def resolve(self, thread_id: ThreadId, path: str) -> str | None:
         return await (await self._of(thread_id)).resolve(path)
 
     async def _of(self, thread_id: ThreadId) -> SandboxFiles:
