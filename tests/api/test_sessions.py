@@ -2,10 +2,11 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
-from tests.api.harness import PASSWORD, NewUser, Server, User, make_settings, running
+from tests.api.harness import PASSWORD, NewUser, Server, User, make_settings, pending, running
 
 
 async def test_a_new_session_belongs_to_its_user_and_is_idle(alice: User):
@@ -96,3 +97,33 @@ async def test_unknown_body_fields_are_refused(alice: User):
     reply = await alice.client.post("/api/sessions", json={"titel": "x"})
     assert reply.status_code == 422
     assert reply.json()["errors"][0]["loc"] == ["body", "titel"]
+
+
+async def test_the_state_holds_what_the_session_waits_for_and_where_its_events_go_on(alice: User):
+    thread = await alice.new_session()
+    events = await alice.play(thread, ("write_file", {"file_path": "/workspace/x", "content": "x"}))
+    state = (await alice.client.get(f"/api/sessions/{thread}/state")).json()
+    [asked] = pending(events)
+    assert [item["id"] for item in state["pending"]] == [asked["id"]]
+    assert [item["role"] for item in state["messages"]] == ["user", "assistant"]
+    assert state["last_seq"] == state["thread"]["last_seq"] == events[-1].id
+
+
+async def test_the_state_is_of_one_moment_however_much_happens(alice: User):
+    """Whether a session waits for approval is said in two tables: a state that mixes moments contradicts itself."""
+    thread = await alice.new_session()
+    states: list[dict[str, Any]] = []
+
+    async def watch() -> None:
+        while True:
+            states.append((await alice.client.get(f"/api/sessions/{thread}/state")).json())
+
+    watching = asyncio.create_task(watch())
+    for number in range(5):
+        call = ("write_file", {"file_path": f"/workspace/{number}", "content": "x"})
+        await alice.play(thread, call)
+        await alice.resume(thread, action="continue" if number % 2 else "cancel")
+    watching.cancel()
+    assert states
+    for state in states:
+        assert (state["thread"]["run_status"] == "interrupted") == bool(state["pending"])
