@@ -14,7 +14,6 @@ from tests.faults.world import World
 
 from moorage.agent.bench_model import BenchModel
 
-
 # What an interrupted run asked may be settled without another run: by a cancel, a message, or time.
 _SETTLEMENT = {"decision", "tool_result"}
 
