@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage, ToolMessage
 from langgraph.checkpoint.base import empty_checkpoint
+from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.graph.message import REMOVE_ALL_MESSAGES
 from langgraph.types import Command, Overwrite
 from psycopg.conninfo import conninfo_to_dict
@@ -556,6 +557,32 @@ async def test_a_run_goes_on_when_its_connections_break(
         "and now?",
         "ok",
     ]
+
+
+# Channels that store changes -----------------------------------------------------------------------------------------
+
+
+async def test_changes_are_read_as_the_library_reads_them(database: Database) -> None:
+    claim = await new_claim(database)
+    saver = ThreadSaver(database, claim)
+    for text in ["go", "more", *["again"] * 24, "go"]:
+        await say(FakeAgent(SUB_AGENT), saver, claim.thread_id, text)
+    channels = ["messages", "files", "todos", "plain", "no such channel"]
+    at = await saver.aget_tuple(config(claim.thread_id))
+    assert at is not None
+    for number in range(4):  # values of every kind, and a fork
+        base = {**empty_checkpoint(), "channel_values": {"plain": number or None}, "channel_versions": {"plain": "1"}}
+        place = await saver.aput(at.config, base, {}, {"plain": "1"})  # pyright: ignore[reportArgumentType]
+        await saver.aput_writes(place, [("plain", number), ("files", {"a": number})], "task")
+    items = [item async for item in saver.alist(config(claim.thread_id))]
+    assert len(items) > 100
+    for item in [*items[:12], *items[12::9], items[-1]]:
+        ours = await saver.aget_delta_channel_history(config=item.config, channels=channels)
+        theirs = await AsyncPostgresSaver.aget_delta_channel_history(saver, config=item.config, channels=channels)
+        assert ours == theirs
+    assert await saver.aget_delta_channel_history(config=config(claim.thread_id, "gone"), channels=["files"]) == {
+        "files": {"writes": []}
+    }
 
 
 # Pruning and taking back ---------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from langgraph.checkpoint.base import (
     CheckpointMetadata,
     CheckpointTuple,
     DeltaChannelHistory,
+    get_checkpoint_id,
     get_serializable_checkpoint_metadata,
 )
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
@@ -60,6 +61,38 @@ SELECT thread_id, checkpoint, checkpoint_ns, checkpoint_id, parent_checkpoint_id
             AND writes.checkpoint_ns = checkpoints.checkpoint_ns AND writes.checkpoint_id = checkpoints.checkpoint_id
     ) AS pending_writes
 FROM (SELECT * FROM checkpoints WHERE NOT metadata ? 'superseded') AS checkpoints """
+
+# What the channels are read from: their writes on all ancestors, down to the nearest that holds the whole value. The
+# library reads the thread's latest 1024 checkpoints for it; this walks up only as far as it must.
+_HISTORY = """
+WITH RECURSIVE chain AS (
+    SELECT wanted.channel, 0 AS depth, target.parent_checkpoint_id AS checkpoint_id, NULL::text AS version,
+        NULL::jsonb AS inline, false AS is_stored
+    FROM checkpoints AS target, unnest(%(channels)s::text[]) AS wanted(channel)
+    WHERE target.thread_id = %(thread_id)s AND target.checkpoint_ns = %(ns)s AND target.checkpoint_id = %(id)s
+    UNION ALL
+    SELECT chain.channel, chain.depth + 1, ancestor.parent_checkpoint_id, found.version, found.inline, EXISTS (
+            SELECT FROM checkpoint_blobs AS stored WHERE stored.thread_id = %(thread_id)s
+                AND stored.checkpoint_ns = %(ns)s AND stored.channel = chain.channel
+                AND stored.version = found.version AND stored.type <> 'empty')
+    FROM chain JOIN checkpoints AS ancestor ON ancestor.thread_id = %(thread_id)s
+        AND ancestor.checkpoint_ns = %(ns)s AND ancestor.checkpoint_id = chain.checkpoint_id
+    CROSS JOIN LATERAL (SELECT ancestor.checkpoint -> 'channel_versions' ->> chain.channel AS version,
+        NULLIF(ancestor.checkpoint -> 'channel_values' -> chain.channel, 'null') AS inline) AS found
+    WHERE NOT chain.is_stored AND chain.inline IS NULL
+)
+SELECT 'w' AS _kind, chain.depth, chain.channel, chain.checkpoint_id, type, blob, task_id, task_path, idx,
+    NULL AS version, NULL::jsonb AS inline
+FROM chain JOIN checkpoint_writes AS written ON written.thread_id = %(thread_id)s AND written.checkpoint_ns = %(ns)s
+    AND written.checkpoint_id = chain.checkpoint_id AND written.channel = chain.channel
+WHERE NOT chain.is_stored AND chain.inline IS NULL
+UNION ALL
+SELECT 'b', chain.depth, chain.channel, NULL, stored.type, stored.blob, NULL, NULL, NULL, chain.version, chain.inline
+FROM chain LEFT JOIN checkpoint_blobs AS stored ON stored.thread_id = %(thread_id)s AND stored.checkpoint_ns = %(ns)s
+    AND stored.channel = chain.channel AND stored.version = chain.version
+WHERE chain.is_stored OR chain.inline IS NOT NULL
+ORDER BY depth
+"""
 
 # Every row that is stored is made from `held`, so the claim is checked, and the owner set, before the first one.
 _HELD = """
@@ -128,7 +161,23 @@ class ThreadSaver(AsyncPostgresSaver):
         self, *, config: RunnableConfig, channels: Sequence[str]
     ) -> Mapping[str, DeltaChannelHistory]:
         self._check(config)
-        return await super().aget_delta_channel_history(config=config, channels=channels)
+        target = get_checkpoint_id(config)
+        if not channels or not target:
+            return await super().aget_delta_channel_history(config=config, channels=channels)
+        ns = config.get("configurable", {}).get("checkpoint_ns", "")
+        values = {"thread_id": self._claim.thread_id, "ns": scrub_text(ns), "id": target, "channels": list(channels)}
+        rows = await patiently(lambda: self._database.tenant_rows(self._claim.owner_id, _HISTORY, values))
+        seeds = {row["channel"]: row for row in rows if row["_kind"] == "b"}
+        return self._build_delta_channels_writes_history(
+            channels=channels,
+            chain_by_ch={
+                channel: list(dict.fromkeys(row["checkpoint_id"] for row in rows if row["channel"] == channel))
+                for channel in channels
+            },
+            seed_ver_by_ch={channel: row["version"] for channel, row in seeds.items()},
+            seed_inline_by_ch={channel: row["inline"] for channel, row in seeds.items()},
+            stage2_rows=cast("Any", [row for row in rows if row["blob"] is not None]),
+        )
 
     async def aput(
         self,
