@@ -10,12 +10,13 @@ from random import Random
 from tests.faults.checkers import check
 from tests.faults.scripts import Script, effect, list_files, script, words
 from tests.faults.server import Server
-from tests.faults.user import Thread
+from tests.faults.user import Event, Thread
 from tests.faults.world import World
 
 _REAPER_SECONDS = 10
 _GRACE_SECONDS = 15
 _OUTAGE_SECONDS = 240
+_QUOTED = 120
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,15 @@ class Aftermath:
 
     acknowledged: int
     ends: Counter[str]
+    errors: Counter[str]
     results: Counter[str]
+    failures: Counter[str]
     settled: float
 
     def __str__(self) -> str:
         return (
-            f"{self.acknowledged} messages acknowledged; runs {dict(self.ends)}; tool results {dict(self.results)}; "
+            f"{self.acknowledged} messages acknowledged; runs {dict(self.ends)}, errors {dict(self.errors)}; "
+            f"tool results {dict(self.results)}, failures {dict(self.failures)}; "
             f"all at rest after {self.settled:.1f} s"
         )
 
@@ -86,6 +90,14 @@ def _aftermath(threads: list[Thread], settled: float) -> Aftermath:
     return Aftermath(
         acknowledged=sum(len(thread.sent) for thread in threads),
         ends=Counter(event.data["status"] for event in events if event.type == "run_end"),
+        errors=Counter(event.data["code"] for event in events if event.type == "error"),
         results=Counter(event.data["status"] for event in events if event.type == "tool_result"),
+        failures=Counter(
+            event.data["result"][:_QUOTED] for event in events if event.type == "tool_result" and _failed(event)
+        ),
         settled=settled,
     )
+
+
+def _failed(event: Event) -> bool:
+    return event.data["status"] == "error"
