@@ -48,11 +48,12 @@ _LONGEST_INTEGER = 63
 _SELECT = """
 SELECT thread_id, checkpoint, checkpoint_ns, checkpoint_id, parent_checkpoint_id, metadata,
     (
-        SELECT array_agg(ARRAY[convert_to(blobs.channel, 'UTF8'), convert_to(blobs.type, 'UTF8'), blobs.blob])
-        FROM jsonb_each_text(checkpoint -> 'channel_versions') AS versions
-        JOIN checkpoint_blobs AS blobs ON blobs.thread_id = checkpoints.thread_id
-            AND blobs.checkpoint_ns = checkpoints.checkpoint_ns
-            AND blobs.channel = versions.key AND blobs.version = versions.value
+        SELECT array_agg(ARRAY[convert_to(versions.key, 'UTF8'), convert_to(blobs.type, 'UTF8'), blobs.blob])
+        FROM jsonb_each_text(checkpoint -> 'channel_versions') AS versions CROSS JOIN LATERAL (
+            SELECT type, blob FROM checkpoint_blobs WHERE checkpoint_blobs.thread_id = checkpoints.thread_id
+                AND checkpoint_blobs.checkpoint_ns = checkpoints.checkpoint_ns
+                AND channel = versions.key AND version = versions.value LIMIT 1
+        ) AS blobs
     ) AS channel_values,
     (
         SELECT array_agg(ARRAY[convert_to(task_id, 'UTF8'), convert_to(channel, 'UTF8'), convert_to(type, 'UTF8'), blob,
@@ -63,7 +64,8 @@ SELECT thread_id, checkpoint, checkpoint_ns, checkpoint_id, parent_checkpoint_id
 FROM (SELECT * FROM checkpoints WHERE NOT metadata ? 'superseded') AS checkpoints """
 
 # What the channels are read from: their writes on all ancestors, down to the nearest that holds the whole value. The
-# library reads the thread's latest 1024 checkpoints for it; this walks up only as far as it must.
+# library reads the thread's latest 1024 checkpoints for it; this walks up only as far as it must. LATERAL, here and in
+# pruning: each row is looked up by its key, where a join may read a whole thread for each, by its estimates.
 _HISTORY = """
 WITH RECURSIVE chain AS (
     SELECT wanted.channel, 0 AS depth, target.parent_checkpoint_id AS checkpoint_id, NULL::text AS version,
@@ -75,22 +77,27 @@ WITH RECURSIVE chain AS (
             SELECT FROM checkpoint_blobs AS stored WHERE stored.thread_id = %(thread_id)s
                 AND stored.checkpoint_ns = %(ns)s AND stored.channel = chain.channel
                 AND stored.version = found.version AND stored.type <> 'empty')
-    FROM chain JOIN checkpoints AS ancestor ON ancestor.thread_id = %(thread_id)s
-        AND ancestor.checkpoint_ns = %(ns)s AND ancestor.checkpoint_id = chain.checkpoint_id
-    CROSS JOIN LATERAL (SELECT ancestor.checkpoint -> 'channel_versions' ->> chain.channel AS version,
-        NULLIF(ancestor.checkpoint -> 'channel_values' -> chain.channel, 'null') AS inline) AS found
+    FROM chain CROSS JOIN LATERAL (
+        SELECT * FROM checkpoints WHERE thread_id = %(thread_id)s AND checkpoint_ns = %(ns)s
+            AND checkpoint_id = chain.checkpoint_id LIMIT 1
+    ) AS ancestor CROSS JOIN LATERAL (
+        SELECT ancestor.checkpoint -> 'channel_versions' ->> chain.channel AS version,
+            NULLIF(ancestor.checkpoint -> 'channel_values' -> chain.channel, 'null') AS inline
+    ) AS found
     WHERE NOT chain.is_stored AND chain.inline IS NULL
 )
 SELECT 'w' AS _kind, chain.depth, chain.channel, chain.checkpoint_id, type, blob, task_id, task_path, idx,
     NULL AS version, NULL::jsonb AS inline
-FROM chain JOIN checkpoint_writes AS written ON written.thread_id = %(thread_id)s AND written.checkpoint_ns = %(ns)s
-    AND written.checkpoint_id = chain.checkpoint_id AND written.channel = chain.channel
-WHERE NOT chain.is_stored AND chain.inline IS NULL
+FROM chain CROSS JOIN LATERAL (
+    SELECT * FROM checkpoint_writes WHERE thread_id = %(thread_id)s AND checkpoint_ns = %(ns)s
+        AND checkpoint_id = chain.checkpoint_id AND checkpoint_writes.channel = chain.channel OFFSET 0
+) AS written WHERE NOT chain.is_stored AND chain.inline IS NULL
 UNION ALL
 SELECT 'b', chain.depth, chain.channel, NULL, stored.type, stored.blob, NULL, NULL, NULL, chain.version, chain.inline
-FROM chain LEFT JOIN checkpoint_blobs AS stored ON stored.thread_id = %(thread_id)s AND stored.checkpoint_ns = %(ns)s
-    AND stored.channel = chain.channel AND stored.version = chain.version
-WHERE chain.is_stored OR chain.inline IS NOT NULL
+FROM chain LEFT JOIN LATERAL (
+    SELECT type, blob FROM checkpoint_blobs WHERE thread_id = %(thread_id)s AND checkpoint_ns = %(ns)s
+        AND checkpoint_blobs.channel = chain.channel AND checkpoint_blobs.version = chain.version LIMIT 1
+) AS stored ON true WHERE chain.is_stored OR chain.inline IS NOT NULL
 ORDER BY depth
 """
 

@@ -42,8 +42,10 @@ WITH RECURSIVE heads AS MATERIALIZED (
     UNION ALL
     SELECT chain.channel, parent.checkpoint_ns, parent.checkpoint_id, parent.parent_checkpoint_id, parent.checkpoint,
         true
-    FROM chain JOIN checkpoints AS parent ON parent.thread_id = %(thread_id)s
-        AND parent.checkpoint_ns = chain.checkpoint_ns AND parent.checkpoint_id = chain.parent_checkpoint_id
+    FROM chain CROSS JOIN LATERAL (
+        SELECT * FROM checkpoints WHERE thread_id = %(thread_id)s AND checkpoint_ns = chain.checkpoint_ns
+            AND checkpoint_id = chain.parent_checkpoint_id LIMIT 1
+    ) AS parent
     WHERE chain.checkpoint -> 'channel_values' ->> chain.channel IS NULL AND NOT EXISTS (
         SELECT FROM checkpoint_blobs AS stored WHERE stored.thread_id = %(thread_id)s
             AND stored.checkpoint_ns = chain.checkpoint_ns AND stored.channel = chain.channel
