@@ -1,4 +1,5 @@
-"""`make bench`: the limit in process and the server over `/api/chat`, in turn, with the ratio that counts."""
+"""`make bench`: the limit in process and the server over `/api/chat`, in turn, with the ratio that counts; then what
+durability costs, against bare commits."""
 
 import asyncio
 import json
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -36,6 +38,19 @@ def main() -> None:
     print(f"first token, 1 at once: {single['first_token_ms']} ms")
     print(f"200 streams of 20 tokens/s: p99 dilation {streams['dilation_p99']}, {streams['failed']} failed")
     print(f"server's resident memory after that: {int(memory) // 1024} MiB")
+    _print_durable(_run("durable.py"))
+
+
+def _print_durable(cost: dict[str, Any]) -> None:
+    near, far = cost["start_ms"], cost["start_in_another_process_ms"]
+    print(f"one commit: {cost['commit_ms']} ms; from 16 connections: {cost['commits_per_s']}/s")
+    print(
+        f"from message to start: {near['p50']} ms p50, {near['p95']} p95 ({cost['start_over_commit']} commits); "
+        f"in another process: {far['p50']} p50, {far['p95']} p95 ({cost['far_start_over_commit']} commits)"
+    )
+    print(f"claims: {cost['claims_per_s']}/s, {cost['claims_over_commits']} x bare commits")
+    print(f"events, each waited for: {cost['events_per_s']}/s, {cost['events_over_commits']} x bare commits")
+    print(f"replay of 10 000 events: {cost['replay_ms']} ms, {cost['replay_over_select']} x one bare SELECT")
 
 
 def _start(folder: Path) -> subprocess.Popen[bytes]:
@@ -64,7 +79,7 @@ async def _ready() -> None:
                 await asyncio.sleep(0.2)
 
 
-def _run(script: str, *arguments: str) -> dict[str, float]:
+def _run(script: str, *arguments: str) -> dict[str, Any]:
     command = [sys.executable, str(_HERE / script), *arguments]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
