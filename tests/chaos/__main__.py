@@ -56,7 +56,7 @@ async def run(arguments: argparse.Namespace, folder: Path) -> None:
 async def storms(world: World, arguments: argparse.Namespace) -> None:
     for number in range(arguments.storms):
         rng = Random(arguments.seed + number)  # noqa: S311
-        server = await world.server()
+        server = await world.server(run_max_attempts=_KILLS)
         threads = [await world.thread(server) for _ in range(_THREADS)]
 
         async def kills() -> None:

@@ -54,7 +54,9 @@ async def rage(
     for thread in threads:
         await thread.play(list_files(), then="the storm is over")
         await check(world, thread)
-    return _aftermath(threads, settled)
+    aftermath = _aftermath(threads, settled)
+    assert set(aftermath.errors) <= {"crashed_repeatedly"}, aftermath
+    return aftermath
 
 
 async def kill_again_and_again(server: Server, *, times: int, longest_calm: float, rng: Random) -> None:
