@@ -26,8 +26,9 @@ NewDatabase = Callable[..., str]
 AddUser = Callable[[str], Awaitable[UserId]]
 
 _EMPTY = """
-    TRUNCATE runs, run_events, interrupts, tool_calls, approval_rules, messages, threads, idempotency_keys, refresh_tokens, revoked_access_tokens, login_failures,
-        setup_links, checkpoints, checkpoint_blobs, checkpoint_writes;
+    TRUNCATE runs, run_events, interrupts, tool_calls, approval_rules, messages, threads, idempotency_keys,
+        refresh_tokens, revoked_access_tokens, login_failures, setup_links,
+        checkpoints, checkpoint_blobs, checkpoint_writes;
     ALTER TABLE users NO FORCE ROW LEVEL SECURITY;
     DELETE FROM users;
     ALTER TABLE users FORCE ROW LEVEL SECURITY;

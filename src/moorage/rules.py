@@ -19,7 +19,7 @@ _COMMAND_TOOL = "execute"
 _SHELL_WORDS = frozenset(";&|<>$()`\n")
 
 type ResolvePath = Callable[[ThreadId, str], Awaitable[str | None]]
-"""The path that a path in the thread's sandbox really leads to, symbolic links followed, whether or not it exists; None when nobody can say."""
+"""Where a path in the thread's sandbox really leads, links followed, there or not; None when nobody can say."""
 
 
 class Effect(StrEnum):

@@ -44,6 +44,8 @@ ACCESS: dict[str, Access] = {
     "DELETE /api/sessions/{thread_id}/rules/{rule_id}": "owner",
     "POST /api/chat/{thread_id}": "owner",
     "POST /api/resume/{thread_id}": "owner",
+    "GET /api/messages": "user",
+    "GET /api/sessions/{thread_id}/export": "owner",
     "GET /api/approvals": "user",
     "GET /api/approvals/{interrupt_id}": "user",
     "POST /api/approvals/{interrupt_id}/decision": "user",

@@ -116,7 +116,8 @@ async def test_a_busy_thread_refuses_a_message_that_will_not_wait(ports: Ports) 
 
 async def test_of_messages_at_once_that_will_not_wait_one_is_taken(ports: Ports) -> None:
     thread_id = await ports.new_thread()
-    results = await asyncio.gather(*(ports.submit(thread_id, policy=BusyPolicy.REJECT) for _ in range(8)), return_exceptions=True)
+    submits = (ports.submit(thread_id, policy=BusyPolicy.REJECT) for _ in range(8))
+    results = await asyncio.gather(*submits, return_exceptions=True)
     assert sum(isinstance(result, Conflict) for result in results) == 7
     assert len(await ports.events(thread_id)) == 1
 

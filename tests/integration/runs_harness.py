@@ -69,7 +69,7 @@ class Harbor:
             self.log,
             self.queue,
             limits,
-            open_journal=partial(open_journal, database),
+            open_journal=partial(open_journal, database, lease=timedelta(seconds=30)),
             kill_leftovers=self._clean,
         )
         new_worker = partial(Worker, self.queue, executor, name="worker", concurrency=8)

@@ -158,7 +158,10 @@ async def test_a_result_that_reached_the_journal_only_is_replayed(harbor: Harbor
     harbor.let_go.set()
     told = await harbor.told(thread, decided)
     assert (results(told), end_of(told)) == ({"c1": "success"}, "success")
-    assert (harbor.sandbox.ran, seen_results(harbor)) == (["ls"], {"c1": "ran ls\n[Command succeeded with exit code 0]"})
+    assert (harbor.sandbox.ran, seen_results(harbor)) == (
+        ["ls"],
+        {"c1": "ran ls\n[Command succeeded with exit code 0]"},
+    )
     await assert_told_once(harbor, thread)
 
 

@@ -1,5 +1,6 @@
 """The journal of tool calls in one process, for unit tests."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,10 +37,11 @@ class MemoryJournal:
         path = args.get("file_path")
         return judge(self.rules, tool, dict(args), await resolve(path) if self.rules and path else None)
 
-    async def start(self, call: Call) -> None:
+    async def start(self, call: Call) -> float:
         if call.key in self.entries:
             raise CallStarted
         self.entries[call.key] = Entry(call.key, call.tool_call_id, call.tool, CallState.STARTED)
+        return math.inf
 
     async def finish(self, call: Call, state: CallState, result: Mapping[str, Any]) -> None:
         self.entries[call.key] = Entry(call.key, call.tool_call_id, call.tool, state, result)

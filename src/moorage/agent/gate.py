@@ -35,7 +35,7 @@ from moorage.agent.results import answer_for, named, naming_new_files, rejection
 from moorage.agent.sandbox_files import SandboxFiles
 from moorage.approvals import Interrupt, InterruptStatus
 from moorage.rules import Verdict
-from moorage.sandboxes.port import SandboxUnavailable
+from moorage.sandboxes.port import SandboxUnavailable, StartedTooLate, start_by
 
 ALLOWED_DECISIONS = ("approve", "edit", "reject", "respond")
 
@@ -191,21 +191,30 @@ class _Passage:
             call = Call(call.key, call.tool_call_id, call.tool, edited)
             request = request.override(tool_call={**request.tool_call, "args": edited})
         try:
-            await self._journal.start(call)
+            result = await self._start(call, request)
         except CallStarted:
             return await self._again(Entry(call.key, call.tool_call_id, call.tool, CallState.STARTED))
-        self._began = time.monotonic()
-        try:
-            result = await self.call_tool(request)
-        except SandboxUnavailable:
-            await self._journal.withdraw(call)
-            raise
         if edited is not None:
             result = with_notice(result, edited)
         report = report_of(result, rejected=False, edited=edited, seconds=time.monotonic() - self._began)
         await self._journal.finish(call, CallState.DONE, pack(result, report))
         self._report(report)
         return named(result, self._result_id)
+
+    async def _start(self, call: Call, request: ToolCallRequest) -> ToolResult:
+        """Start the tool once it is certain that nobody else may; raises CallStarted when somebody did."""
+        while True:
+            token = start_by.set(await self._journal.start(call))
+            self._began = time.monotonic()
+            try:
+                return await self.call_tool(request)
+            except StartedTooLate:  # slow, or frozen: withdrawing tells which
+                await self._journal.withdraw(call)
+            except SandboxUnavailable:
+                await self._journal.withdraw(call)
+                raise
+            finally:
+                start_by.reset(token)
 
     def _report(self, report: Mapping[str, Any]) -> None:
         self._write(

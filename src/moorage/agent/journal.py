@@ -111,8 +111,8 @@ class Journal(Protocol):
         """
         ...
 
-    async def start(self, call: Call) -> None:
-        """Commit that the tool starts now. Raises CallStarted."""
+    async def start(self, call: Call) -> float:
+        """Commit that the tool starts now; answers until when it may, on the monotonic clock. Raises CallStarted."""
         ...
 
     async def finish(self, call: Call, state: CallState, result: Mapping[str, Any]) -> None:

@@ -59,8 +59,10 @@ def report_of(result: ToolResult, *, rejected: bool, edited: Any, seconds: float
     """What readers are told of a result, as JSON."""
     message = message_of(result)
     artifact = cast("object", message.artifact) if message else None
-    exit_code = cast("dict[str, Any]", artifact).get("exit_code") if isinstance(artifact, dict) else None
-    failed = message is not None and (message.status == "error" or exit_code not in (None, 0))
+    ran = cast("dict[str, Any]", artifact) if isinstance(artifact, dict) else {}
+    exit_code = ran.get("exit_code")
+    # A command without an exit code is one that nobody saw the end of.
+    failed = message is not None and (message.status == "error" or ("exit_code" in ran and exit_code != 0))
     return {
         "status": "rejected" if rejected else "error" if failed else "success",
         "result": message.text if message else "",

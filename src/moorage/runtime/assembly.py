@@ -183,16 +183,16 @@ def _worker(
     *,
     name: str,
 ) -> Worker:
+    lease = timedelta(seconds=settings.run_lease_seconds)
     runner = AgentRunner(agents, lambda claim, on_saved: ThreadSaver(database, claim, on_saved=on_saved))
     executor = Executor(
         runner,
         event_log,
         queue,
         RunLimits(settings.run_max_steps, settings.run_timeout_seconds, settings.run_token_budget),
-        open_journal=partial(open_journal, database),
+        open_journal=partial(open_journal, database, lease=lease),
         kill_leftovers=sandboxes.kill_leftovers,
     )
-    lease = timedelta(seconds=settings.run_lease_seconds)
     return Worker(queue, executor, name=name, concurrency=settings.run_concurrency, lease=lease)
 
 

@@ -1,6 +1,7 @@
 """What the product needs of a sandbox, whichever kind it is."""
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +14,9 @@ KEEP_BYTES = 64 * 1024
 OUTPUT_LIMIT_BYTES = 16 * 1024 * 1024
 MAX_COMMAND_BYTES = 120 * 1024  # the kernel takes 128 KiB per argument
 FILE_SECONDS = 60.0
+
+start_by: ContextVar[float | None] = ContextVar("start_by", default=None)
+"""Until when, on the monotonic clock, what is asked of a sandbox may be started: a frozen process wakes up too late."""
 
 type StreamName = Literal["stdout", "stderr"]
 type OnOutput = Callable[[StreamName, str], None]
@@ -28,6 +32,12 @@ class SandboxGone(SandboxUnavailable):
     """The sandbox was not there any more, so nothing was started: safe to try again with a new one."""
 
     code = "sandbox_gone"
+
+
+class StartedTooLate(SandboxUnavailable):
+    """Nothing was started, because `start_by` had passed."""
+
+    code = "started_too_late"
 
 
 class PathError(InvalidInput):

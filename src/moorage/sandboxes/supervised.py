@@ -6,6 +6,7 @@
 import asyncio
 import json
 import struct
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,7 +26,9 @@ from moorage.sandboxes.port import (
     PathError,
     SandboxGone,
     SandboxUnavailable,
+    StartedTooLate,
     StreamName,
+    start_by,
 )
 
 _SOURCE = Path(__file__).with_name("supervisor.py").read_bytes()
@@ -47,6 +50,8 @@ _PATH_ERRORS = {
     "no_space": "The disk is full or the file is larger than allowed.",
 }
 
+_NO_PROCESSES = "The sandbox ran out of processes: too many ran in it at once.\n"
+
 _MAX_FRAME = 1024 * 1024
 
 type OnData = Callable[[bytes, bytes], None]
@@ -61,6 +66,7 @@ class Report:
     error: str | None = None
     clean: bool = True
     created: bool = False
+    no_processes: bool = False
 
     @classmethod
     def parse(cls, payload: bytes) -> "Report":
@@ -76,6 +82,7 @@ class Report:
                     error=str(error) if error else None,
                     clean=rest.get("clean") is not False,
                     created=rest.get("created") is True,
+                    no_processes=rest.get("no_processes") is True or error == "no_processes",
                 )
             case _:
                 raise ValueError("no report")
@@ -145,7 +152,9 @@ class SupervisedSandbox:
             "rlimits": self._rlimits,
         }
         report = await self._carry_out(order, time_limit, payload=stdin, on_data=output.add)
-        if report.error:
+        if report.no_processes:
+            output.add(b"e", _NO_PROCESSES.encode())
+        elif report.error:
             output.add(b"e", f"The command could not be started: {report.error}\n".encode())
         return output.result(report.outcome, 126 if report.error else report.exit_code)
 
@@ -175,6 +184,7 @@ class SupervisedSandbox:
         order = {**order, "cwd": self._workspace, "time_limit": time_limit}
         talk = _Conversation(await self._launcher.launch(), on_data)
         try:
+            _check_in_time()  # the last moment: giving the order waits for nothing
             async with asyncio.timeout(time_limit + _START_SECONDS):
                 await talk.hold(order, payload)
         except TimeoutError:
@@ -193,6 +203,11 @@ class SupervisedSandbox:
         if talk.report is None or not talk.report.clean:
             with suppress(AppError):  # when this fails too, the next use of the sandbox says why
                 await self._launcher.reset()
+
+
+def _check_in_time() -> None:
+    if (latest := start_by.get()) is not None and time.monotonic() > latest:
+        raise StartedTooLate("The command was not started in time.")
 
 
 class _Conversation:

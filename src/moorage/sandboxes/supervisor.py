@@ -256,16 +256,24 @@ def _descendants(root: int) -> "set[int]":
     return found
 
 
-def _oom_kills() -> int:
-    """How many processes the kernel has killed in this sandbox for want of memory (cgroup v1 or v2)."""
-    for path in ("/sys/fs/cgroup/memory/memory.oom_control", "/sys/fs/cgroup/memory.events"):
+def _count(name: str, *paths: str) -> int:
+    """How often the kernel has done `name` in this sandbox; `paths` are of cgroup v1 and v2, relative to their root."""
+    for path in paths:
         try:
-            with open(path) as file:
+            with open(f"/sys/fs/cgroup/{path}") as file:
                 fields = dict(line.split() for line in file)
         except (OSError, ValueError):
             continue
-        return int(fields.get("oom_kill", "0"))
+        return int(fields.get(name, "0"))
     return 0
+
+
+def _oom_kills() -> int:
+    return _count("oom_kill", "memory/memory.oom_control", "memory.events")
+
+
+def _refused_forks() -> int:
+    return _count("max", "pids/pids.events", "pids.events")
 
 
 def run(link: Link, order: "dict[str, Any]") -> "dict[str, object]":
@@ -273,7 +281,7 @@ def run(link: Link, order: "dict[str, Any]") -> "dict[str, object]":
     os.set_blocking(signalled, False)
     signal.signal(signal.SIGCHLD, _wake_up)
     signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
-    oom_kills = _oom_kills()
+    oom_kills, refused_forks = _oom_kills(), _refused_forks()
     deadline = time.monotonic() + order["time_limit"]
     command = Command(order)
     link.send(b"r")
@@ -281,7 +289,13 @@ def run(link: Link, order: "dict[str, Any]") -> "dict[str, object]":
     clean = command.kill()
     _drain(link, command)
     oom = outcome == "exited" and command.exit_code == 137 and _oom_kills() > oom_kills
-    return {"outcome": "out_of_memory" if oom else outcome, "exit_code": command.exit_code, "clean": clean}
+    full = command.exit_code != 0 and _refused_forks() > refused_forks
+    return {
+        "outcome": "out_of_memory" if oom else outcome,
+        "exit_code": command.exit_code,
+        "clean": clean,
+        "no_processes": full,
+    }
 
 
 def _wake_up(*_: object) -> None:

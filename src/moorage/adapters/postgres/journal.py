@@ -1,6 +1,8 @@
 """The journal of tool calls in Postgres, as one claimed run reads and writes it."""
 
+import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from psycopg import AsyncConnection
@@ -21,6 +23,10 @@ from moorage.runs.run import ClaimedRun
 type Row = dict[str, Any]
 
 _HOLD = "SELECT moorage_hold(%s, %s)"
+
+# From here on the run is this worker's for a whole lease. The tool must have been started well within it.
+_RENEW = "UPDATE runs SET lease_expires_at = now() + %s WHERE run_id = %s"
+_PART_OF_LEASE = 0.8
 
 # The latest message that a worker took, and what was answered since.
 _TURN = """
@@ -78,12 +84,14 @@ class PostgresJournal:
         database: Database,
         claim: Claim,
         *,
+        lease: timedelta,
         entries: Mapping[CallKey, Entry],
         asked: Mapping[CallKey, Interrupt],
         told: frozenset[str],
     ) -> None:
         self._database = database
         self._claim = claim
+        self._lease = lease
         self._entries = entries
         self._asked = asked
         self._told = told
@@ -129,19 +137,21 @@ class PostgresJournal:
         resolved = await resolve(path) if by_path and isinstance(path, str) else None
         return judge(rules, tool, dict(args), resolved)
 
-    async def start(self, call: Call) -> None:
-        tries = 0
+    async def start(self, call: Call) -> float:
+        tries, asked_at = 0, 0.0
 
         async def insert() -> Row | None:
-            nonlocal tries
-            tries += 1
+            nonlocal tries, asked_at
+            tries, asked_at = tries + 1, time.monotonic()
             async with self._database.tenant_pipeline(self._claim.owner_id) as connection:
                 await self._hold(connection)
+                await connection.execute(_RENEW, [self._lease, self._claim.run_id])
                 values = {**self._values(call), "again": tries > 1}
                 return await (await connection.execute(_START, values)).fetchone()
 
         if await patiently(insert) is None:
             raise CallStarted
+        return asked_at + self._lease.total_seconds() * _PART_OF_LEASE
 
     async def finish(self, call: Call, state: CallState, result: Mapping[str, Any]) -> None:
         values = {**self._values(call), "state": state.value, "result": Jsonb(dict(result), dumps=encode)}
@@ -179,11 +189,11 @@ class PostgresJournal:
         }
 
 
-async def open_journal(database: Database, run: ClaimedRun) -> PostgresJournal:
+async def open_journal(database: Database, run: ClaimedRun, *, lease: timedelta) -> PostgresJournal:
     """The journal for a claimed run. For a fresh one there is nothing to read: no call of its turn was made yet."""
     claim = run.claim
     if run.fresh:
-        return PostgresJournal(database, claim, entries={}, asked={}, told=frozenset())
+        return PostgresJournal(database, claim, lease=lease, entries={}, asked={}, told=frozenset())
 
     async def read() -> PostgresJournal:
         async with database.tenant_pipeline(claim.owner_id) as connection:
@@ -195,6 +205,7 @@ async def open_journal(database: Database, run: ClaimedRun) -> PostgresJournal:
         return PostgresJournal(
             database,
             claim,
+            lease=lease,
             entries={(entry := _entry(row)).key: entry for row in rows},
             asked={CallKey(item.checkpoint_ns, item.message_id, item.position): item.interrupt for item in asked},
             told=frozenset(row["id"] for row in told if row["id"]),
