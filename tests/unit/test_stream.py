@@ -27,7 +27,8 @@ def text_of(events: Events, parent: str | None = None) -> str:
 
 
 def read(*parts: dict[str, Any]) -> Events:
-    reader = PartReader(RunId("run"), "agent", RunContext(MemoryJournal(ThreadId("t")), max_steps=1), clock=lambda: 0.0, model="m")
+    context = RunContext(MemoryJournal(ThreadId("t")), max_steps=1)
+    reader = PartReader(RunId("run"), "agent", context, clock=lambda: 0.0, model="m")
     return [event for part in parts for event in reader.read({"type": "custom", "ns": (), "data": part})]
 
 

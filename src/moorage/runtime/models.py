@@ -1,6 +1,7 @@
 """The agents, and where their models come from."""
 
 from contextlib import AsyncExitStack
+from typing import Any
 
 from moorage.agent.backend import ThreadSandbox
 from moorage.agent.gate import Gate
@@ -21,7 +22,7 @@ async def make_agents(settings: Settings, stack: AsyncExitStack, sandboxes: Sand
     config = model_config(settings, scripted_base_url=scripted)
     parts = AgentParts(
         backend=ThreadSandbox(sandboxes, default_time_limit=settings.sandbox_command_seconds),
-        gate=Gate(facts={"sandbox": sandboxes.provider.name}),
+        gate=Gate(facts=_facts(settings, sandboxes)),
         model=lambda model: build_model(model, config),
         default_model=name,
         workspace=settings.container_workspace_dir,
@@ -31,6 +32,22 @@ async def make_agents(settings: Settings, stack: AsyncExitStack, sandboxes: Sand
     agents = Agents(parts)
     agents.get(get_assistant("agent"))  # a wrong model is told at start, not at the first message
     return agents, name
+
+
+def _facts(settings: Settings, sandboxes: Sandboxes) -> dict[str, Any]:
+    """What the server vouches for when a human is asked, whatever the agent says."""
+    return {
+        "sandbox": sandboxes.provider.name,
+        "runtime": settings.sandbox_runtime or "default",
+        "network": "none",
+        "folder": settings.container_workspace_dir,
+        "limits": {
+            "cpus": settings.sandbox_cpus,
+            "memory_mb": settings.sandbox_memory_mb,
+            "pids": settings.sandbox_pids,
+            "command_seconds": settings.sandbox_command_seconds,
+        },
+    }
 
 
 def default_model(settings: Settings) -> str:
