@@ -7,11 +7,12 @@ from tests.faults.waiting import eventually
 from tests.faults.world import World, processes_with
 
 _KILLS = 10
+_LEASE_SECONDS = 2  # each kill is waited for as long
 _CHECKPOINT_TABLES = "checkpoints, checkpoint_blobs, checkpoint_writes"
 
 
 async def test_a_model_call_that_died_with_its_server_is_made_again(world: World):
-    server = await world.server()
+    server = await world.server(run_lease_seconds=_LEASE_SECONDS)
     thread = await world.thread(server)
     await thread.play(list_files(), then="first")
     message = script(then=words(40), hold=True)
@@ -27,7 +28,7 @@ async def test_a_model_call_that_died_with_its_server_is_made_again(world: World
 
 
 async def test_a_stream_that_broke_in_the_middle_of_an_answer_goes_on(world: World):
-    server = await world.server()
+    server = await world.server(run_lease_seconds=_LEASE_SECONDS)
     thread = await world.thread(server)
     sent = await thread.say(script(then=words(60), pause=0.05))
     await thread.until(lambda event: "5" in event.data.get("content_delta", ""))
@@ -41,7 +42,7 @@ async def test_a_stream_that_broke_in_the_middle_of_an_answer_goes_on(world: Wor
 
 async def test_a_tool_that_died_with_its_server_is_not_run_again(world: World):
     """Ten times on one thread: one effect each, the model is told, and nothing of the command is left."""
-    server = await world.server()
+    server = await world.server(run_lease_seconds=_LEASE_SECONDS)
     thread = await world.thread(server)
     await thread.play(list_files())
     for number in range(_KILLS):
@@ -64,7 +65,7 @@ async def test_a_tool_that_died_with_its_server_is_not_run_again(world: World):
 
 
 async def test_a_result_that_no_checkpoint_holds_yet_is_replayed(world: World):
-    server = await world.server()
+    server = await world.server(run_lease_seconds=_LEASE_SECONDS)
     thread = await world.thread(server)
     message = script(effect("once", then="echo the very output"), then="ok")
     sent = await thread.say(message)
@@ -93,7 +94,7 @@ async def test_a_result_that_no_checkpoint_holds_yet_is_replayed(world: World):
 
 
 async def test_what_waits_for_a_human_waits_on_under_the_same_id(world: World):
-    server = await world.server()
+    server = await world.server(run_lease_seconds=_LEASE_SECONDS)
     thread = await world.thread(server)
     sent = await thread.say(script([effect("left"), effect("right")], then="ok"))
     assert await thread.until_end(sent.run_id) == "interrupted"
@@ -109,7 +110,7 @@ async def test_what_waits_for_a_human_waits_on_under_the_same_id(world: World):
 
 @pytest.mark.parametrize("answer", ["approve", "reject", "edit"])
 async def test_a_decision_that_was_acknowledged_survives(world: World, answer: str):
-    server = await world.server()
+    server = await world.server(run_lease_seconds=_LEASE_SECONDS)
     thread = await world.thread(server)
     sent = await thread.say(script(effect("asked"), then="ok"))
     assert await thread.until_end(sent.run_id) == "interrupted"
@@ -128,7 +129,7 @@ async def test_a_decision_that_was_acknowledged_survives(world: World, answer: s
 
 
 async def test_a_run_that_crashes_every_worker_ends_after_three_attempts(world: World):
-    server = await world.server()
+    server = await world.server(run_lease_seconds=_LEASE_SECONDS)
     thread, other = await world.thread(server), await world.thread(server)
     message = script(then="never said", hold=True)
     sent = await thread.say(message)

@@ -15,9 +15,9 @@ from tests.faults.user import Thread, persist
 from tests.faults.waiting import POLL_SECONDS, eventually
 from tests.faults.world import World
 
-_THREADS = 6
+_THREADS = 4
 _OUTAGE_SECONDS = 5
-_AWAY_SECONDS = 6
+_AWAY_SECONDS = 4
 
 
 @dataclass
@@ -102,7 +102,7 @@ async def _only_read(world: World, *, yes: bool) -> None:
 
 
 async def _talk(thread: Thread) -> None:
-    for number in range(3):
+    for number in range(2):
         await thread.say(script(list_files(), then=words(15 + number), pause=0.05))
     await thread.settle(seconds=60)
 

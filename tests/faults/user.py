@@ -225,7 +225,7 @@ class Unacknowledged(Exception):
 
 
 async def persist(
-    attempt: Callable[[], Any], *, seconds: float = 60, refusals: tuple[int, ...] = OUTAGE
+    attempt: Callable[[], Any], *, seconds: float = 150, refusals: tuple[int, ...] = OUTAGE
 ) -> httpx.Response:
     """Try again while nobody answers or the answer is that of an outage."""
     deadline = time.monotonic() + seconds

@@ -178,6 +178,7 @@ class World:
         return {server.name: server.tail() for server in self._servers.values()}
 
     async def close(self) -> None:
+        self.set_right()
         for server in self._servers.values():
             server.reap()
         await self._remove_sandboxes()
