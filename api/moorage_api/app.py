@@ -6,7 +6,7 @@ from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from moorage.runtime import Runtime
-from moorage_api import approvals, auth, chat, health, messages, rules, sessions
+from moorage_api import approvals, auth, chat, copies, health, messages, rules, sessions
 from moorage_api.body_guard import BodyGuard
 from moorage_api.deps import protected_docs, refuse_new_work
 from moorage_api.errors import install_error_handlers
@@ -29,7 +29,7 @@ def create_app(runtime: Runtime) -> FastAPI:
     app.state.runtime = runtime
     for module in (auth, health):
         app.include_router(module.router)
-    for module in (sessions, chat, approvals, rules, messages):
+    for module in (sessions, copies, chat, approvals, rules, messages):
         app.include_router(module.router, dependencies=[Depends(refuse_new_work)])
     if not open_docs:
         protected_docs(app)

@@ -7,9 +7,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from sse_starlette.sse import EventSourceResponse
 
 from moorage.assistants import get_assistant
+from moorage.idempotency import request_key
 from moorage.runtime import Runtime
 from moorage.threads import TITLE_LIMIT, Thread
-from moorage_api.approvals import shown_approval
+from moorage_api.approvals import IdempotencyKey, asked, shown_approval
 from moorage_api.deps import PrincipalDep, RecheckDep, RuntimeDep, ThreadDep
 from moorage_api.messages import MessageList, shown_message
 from moorage_api.sse import HEARTBEAT_SECONDS, event_stream, last_event_id
@@ -67,12 +68,18 @@ class SessionState(BaseModel):
 
 @router.post("", status_code=201)
 async def create_session(
-    runtime: RuntimeDep, principal: PrincipalDep, body: NewSession | None = None
+    runtime: RuntimeDep,
+    principal: PrincipalDep,
+    body: NewSession | None = None,
+    idempotency_key: IdempotencyKey = None,
 ) -> CreatedSession:
     """Open a session. 429 when the quota of active sessions is used up."""
     wanted = body or NewSession()
     assistant = get_assistant(wanted.assistant_id)
-    thread_id = await runtime.threads.create(principal, title=wanted.title, assistant_id=assistant.assistant_id)
+    request = request_key(idempotency_key, "session", asked(wanted))
+    thread_id = await runtime.threads.create(
+        principal, title=wanted.title, assistant_id=assistant.assistant_id, request=request
+    )
     return CreatedSession(thread_id=thread_id)
 
 

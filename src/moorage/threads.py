@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from moorage.errors import AppError, Conflict, Gone, LimitExceeded, NotFound, PermissionDenied
 from moorage.events import Message, scrub_text
+from moorage.idempotency import RequestKey
 from moorage.identity import Principal
 from moorage.ids import RunId, ThreadId, UserId, new_thread_id, owner_of
 from moorage.paging import Page, position
@@ -126,8 +127,20 @@ class EventsForgotten(Gone):
 class ThreadStore(Protocol):
     """Where threads are kept. Every call sees the threads of `owner` only."""
 
-    async def create(self, owner: UserId, thread_id: ThreadId, *, title: str, assistant_id: str, quota: int) -> None:
-        """Insert a thread; raises SessionQuotaExceeded when `quota` (0: none) active ones are there, race-free."""
+    async def create(
+        self,
+        owner: UserId,
+        thread_id: ThreadId,
+        *,
+        title: str,
+        assistant_id: str,
+        quota: int,
+        request: RequestKey | None = None,
+    ) -> ThreadId:
+        """Insert a thread; raises SessionQuotaExceeded when `quota` (0: none) active ones are there, race-free.
+
+        A `request` that was made before answers with the thread that it made then.
+        """
         ...
 
     async def find(self, owner: UserId, thread_id: ThreadId) -> Thread | None: ...
@@ -172,13 +185,23 @@ class Threads:
         self._stop_runs = stop_runs
         self._remove_files = remove_files
 
-    async def create(self, principal: Principal, *, title: str = "", assistant_id: str = "agent") -> ThreadId:
-        """A new session; raises SessionQuotaExceeded beyond the user's quota."""
-        thread_id = new_thread_id(principal.user_id)
-        await self._store.create(
-            principal.user_id, thread_id, title=scrub_text(title), assistant_id=assistant_id, quota=self._quota
+    async def create(
+        self,
+        principal: Principal,
+        *,
+        title: str = "",
+        assistant_id: str = "agent",
+        request: RequestKey | None = None,
+    ) -> ThreadId:
+        """A new session, or that of the same request; raises SessionQuotaExceeded beyond the user's quota."""
+        return await self._store.create(
+            principal.user_id,
+            new_thread_id(principal.user_id),
+            title=scrub_text(title),
+            assistant_id=assistant_id,
+            quota=self._quota,
+            request=request,
         )
-        return thread_id
 
     async def get(self, principal: Principal, thread_id: str) -> Thread:
         """One's own thread; raises ThreadAccessDenied for anybody else's, ThreadNotFound for one that is not there."""

@@ -36,6 +36,7 @@ ACCESS: dict[str, Access] = {
     "PATCH /api/sessions/{thread_id}": "owner",
     "DELETE /api/sessions/{thread_id}": "owner",
     "POST /api/sessions/{thread_id}/close": "owner",
+    "POST /api/sessions/{thread_id}/copy": "owner",
     "POST /api/sessions/{thread_id}/cancel": "owner",
     "GET /api/sessions/{thread_id}/messages": "owner",
     "GET /api/sessions/{thread_id}/state": "owner",

@@ -127,3 +127,14 @@ async def test_the_state_is_of_one_moment_however_much_happens(alice: User):
     assert states
     for state in states:
         assert (state["thread"]["run_status"] == "interrupted") == bool(state["pending"])
+
+
+async def test_a_session_that_is_opened_again_with_its_key_is_the_same_one(new_user: NewUser) -> None:
+    user = await new_user("opener")
+    headers = {"Idempotency-Key": "open-1"}
+    replies = [await user.client.post("/api/sessions", json={"title": "one"}, headers=headers) for _ in range(3)]
+    assert {reply.status_code for reply in replies} == {201}
+    assert len({reply.json()["thread_id"] for reply in replies}) == 1
+    assert (await user.client.get("/api/sessions")).json()["total"] == 1
+    other = await user.client.post("/api/sessions", json={"title": "two"}, headers=headers)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")

@@ -317,3 +317,21 @@ async def test_a_file_that_changed_between_the_decision_and_the_write_is_asked_a
 
 async def _another_hash(*_: Any) -> str:
     return "0" * 64
+
+
+async def test_many_calls_of_one_turn_start_side_by_side(open_with: Open) -> None:
+    names = [f"c{number}" for number in range(12)]
+    script = {"go": [calls(*(execute(name, name) for name in names)), "done"]}
+    async with open_with(script) as harbor:
+        thread = await harbor.new_thread()
+        await harbor.say(thread)
+        together = asyncio.Event()
+        harbor.sandbox.hold = dict.fromkeys(names, together)
+        decided = await harbor.answer(thread, **dict.fromkeys(names, APPROVE))
+        async with asyncio.timeout(PATIENCE):
+            while set(harbor.sandbox.ran) < set(names):
+                await harbor.sandbox.started.wait()
+                harbor.sandbox.started.clear()
+        together.set()
+        assert end_of(await harbor.told(thread, decided)) == "success"
+        assert sorted(harbor.sandbox.ran) == sorted(names)

@@ -178,9 +178,9 @@ class PartReader:
         message_id = opened.id if opened and opened.id else message.id or ""
         usage = self._usage(message)
         text = scrub_text(message.text)
-        stored = None if parent else self._history(message_id, text, message, opened, usage)
+        took = self._clock() - opened.started if opened else 0.0
+        stored = None if parent else self._history(message_id, text, message, opened, usage, took)
         if text:
-            took = self._clock() - opened.started if opened else 0.0
             yield run_event(
                 EventType.MESSAGE_COMPLETE,
                 {
@@ -213,11 +213,25 @@ class PartReader:
         return {"input_tokens": tokens_in, "output_tokens": tokens_out, "total_tokens": tokens_in + tokens_out}
 
     def _history(
-        self, message_id: str, text: str, message: AIMessage, opened: _OpenMessage | None, usage: dict[str, int]
+        self,
+        message_id: str,
+        text: str,
+        message: AIMessage,
+        opened: _OpenMessage | None,
+        usage: dict[str, int],
+        took: float,
     ) -> Message:
         calls = [{"call_id": c["id"], "tool_name": c["name"], "tool_input": c["args"]} for c in message.tool_calls]
         thinking = scrub_text("".join(opened.thinking)) if opened else ""
-        return Message(message_id, Role.ASSISTANT, text, thinking or None, calls or None, usage=usage)
+        return Message(
+            message_id,
+            Role.ASSISTANT,
+            text,
+            thinking or None,
+            calls or None,
+            usage=usage,
+            duration_ms=round(took * 1000) if opened else None,
+        )
 
     def _custom(self, ns: tuple[str, ...], data: Any) -> Iterator[RunEvent]:
         if not isinstance(data, dict):
@@ -271,7 +285,8 @@ class PartReader:
             "agent": self._agent(parent),
             "parent_call_id": parent,
         }
-        message = None if parent else Message(message_id, Role.TOOL, shown, call_id=call_id)
+        took = report.get("duration_ms")
+        message = None if parent else Message(message_id, Role.TOOL, shown, call_id=call_id, duration_ms=took)
         yield run_event(EventType.TOOL_RESULT, event, message=message, waits_for=message_id)
         if report.get("todos") is not None:
             event = {"todos": report["todos"], "agent": self._agent(parent), "parent_call_id": parent}

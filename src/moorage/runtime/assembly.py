@@ -14,6 +14,7 @@ from typing import Any
 from moorage.adapters.postgres.approvals import PostgresApprovalStore
 from moorage.adapters.postgres.busy_threads import BusyThreads
 from moorage.adapters.postgres.checkpoints import ThreadSaver
+from moorage.adapters.postgres.copies import PostgresCopyStore
 from moorage.adapters.postgres.event_log import PostgresEventLog
 from moorage.adapters.postgres.journal import open_journal
 from moorage.adapters.postgres.notices import Notices
@@ -27,6 +28,7 @@ from moorage.agent.graph import Agents
 from moorage.agent.runner import AgentRunner
 from moorage.agent.sandbox_files import ThreadFiles
 from moorage.approvals import Approvals
+from moorage.copies import Copies
 from moorage.identity import Identity
 from moorage.rules import RuleBook
 from moorage.runs.executor import Executor, RunLimits
@@ -59,6 +61,7 @@ class Runtime:
     threads: Threads
     approvals: Approvals
     rules: RuleBook
+    copies: Copies
     runs: Runs
     event_log: EventLog
     sandbox_kind: str
@@ -156,6 +159,12 @@ async def _assemble(
         threads=threads,
         approvals=Approvals(approval_store, inspect=change_inspector(files.read), resolve=files.resolve),
         rules=PostgresRuleBook(database),
+        copies=Copies(
+            PostgresCopyStore(database, session_life=life),
+            quota=settings.quota_active_sessions,
+            copy_files=sandboxes.copy_files,
+            remove_files=sandboxes.delete,
+        ),
         runs=runs,
         event_log=event_log,
         sandbox_kind=sandboxes.provider.name,
@@ -199,14 +208,12 @@ def _worker(
 def _chores(settings: Settings, database: Database, queue: RunQueue, approvals: PostgresApprovalStore) -> list[Chore]:
     """What every process looks after, so that it is done while any of them lives."""
     often = settings.run_lease_seconds / _REAPS_PER_LEASE
-    chores = [
+    older = timedelta(days=settings.run_event_retention_days)
+    return [
         Chore("recover_lost_runs", often, partial(queue.recover_lost, max_attempts=settings.run_max_attempts)),
         Chore("expire_approvals", often, approvals.expire),
+        Chore("forget_events", _FORGET_SECONDS, partial(forget_events, database, older_than=older)),
     ]
-    if settings.run_event_retention_days:
-        older = timedelta(days=settings.run_event_retention_days)
-        chores.append(Chore("forget_events", _FORGET_SECONDS, partial(forget_events, database, older_than=older)))
-    return chores
 
 
 @asynccontextmanager

@@ -110,6 +110,10 @@ class Sandboxes:
             await self._on_disk(lambda: self._workspaces.delete(thread_id))
         self._places.pop(thread_id, None)
 
+    async def copy_files(self, source: ThreadId, target: ThreadId) -> None:
+        """Give `target`, which has no files yet, a copy of the files of `source`. Raises WorkspaceNotCopied."""
+        await self._on_disk(lambda: self._workspaces.copy(source, target))
+
     async def kill_leftovers(self, thread_id: ThreadId) -> None:
         """Kill all that runs in the thread's sandbox, whichever process started it; the next use wakes it up.
 

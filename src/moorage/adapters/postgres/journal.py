@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
 from moorage.adapters.postgres.interrupts import load_decided
@@ -14,7 +13,7 @@ from moorage.adapters.postgres.pool import Database
 from moorage.adapters.postgres.rules import active_rules
 from moorage.agent.journal import Call, CallKey, CallStarted, CallState, Entry, Resolve
 from moorage.approvals import Interrupt
-from moorage.claims import Claim
+from moorage.claims import Claim, ClaimLost
 from moorage.events import encode
 from moorage.ids import RunId, ThreadId
 from moorage.rules import FILE_TOOLS, Match, Verdict, judge
@@ -22,10 +21,11 @@ from moorage.runs.run import ClaimedRun
 
 type Row = dict[str, Any]
 
-_HOLD = "SELECT moorage_hold(%s, %s)"
-
-# From here on the run is this worker's for a whole lease. The tool must have been started well within it.
-_RENEW = "UPDATE runs SET lease_expires_at = now() + %s WHERE run_id = %s"
+# The fence and more: from here on the run is this worker's for a whole lease, well within which the tool must start.
+_RENEW = """
+UPDATE runs SET lease_expires_at = now() + %s WHERE run_id = %s AND generation = %s AND status = 'running'
+RETURNING run_id
+"""
 _PART_OF_LEASE = 0.8
 
 # The latest message that a worker took, and what was answered since.
@@ -144,10 +144,11 @@ class PostgresJournal:
             nonlocal tries, asked_at
             tries, asked_at = tries + 1, time.monotonic()
             async with self._database.tenant_pipeline(self._claim.owner_id) as connection:
-                await self._hold(connection)
-                await connection.execute(_RENEW, [self._lease, self._claim.run_id])
-                values = {**self._values(call), "again": tries > 1}
-                return await (await connection.execute(_START, values)).fetchone()
+                renewed = await connection.execute(_RENEW, [self._lease, self._claim.run_id, self._claim.generation])
+                started = await connection.execute(_START, {**self._values(call), "again": tries > 1})
+                if await renewed.fetchone() is None:
+                    raise ClaimLost("This run is not this worker's any more")
+                return await started.fetchone()
 
         if await patiently(insert) is None:
             raise CallStarted
@@ -157,22 +158,17 @@ class PostgresJournal:
         values = {**self._values(call), "state": state.value, "result": Jsonb(dict(result), dumps=encode)}
 
         async def upsert() -> None:
-            async with self._database.tenant_pipeline(self._claim.owner_id) as connection:
-                await self._hold(connection)
+            async with self._database.tenant_pipeline(self._claim.owner_id, hold=self._claim) as connection:
                 await connection.execute(_FINISH, values)
 
         await patiently(upsert)
 
     async def withdraw(self, call: Call) -> None:
         async def delete() -> None:
-            async with self._database.tenant_pipeline(self._claim.owner_id) as connection:
-                await self._hold(connection)
+            async with self._database.tenant_pipeline(self._claim.owner_id, hold=self._claim) as connection:
                 await connection.execute(_WITHDRAW, self._values(call))
 
         await patiently(delete)
-
-    async def _hold(self, connection: AsyncConnection[Row]) -> None:
-        await connection.execute(_HOLD, [self._claim.run_id, self._claim.generation])
 
     def _values(self, call: Call) -> dict[str, Any]:
         return {

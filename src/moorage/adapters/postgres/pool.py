@@ -191,6 +191,10 @@ def _connect_options() -> dict[str, Any]:
         "prepare_threshold": 0,
         "connect_timeout": 5,
         "tcp_user_timeout": 10_000,
+        # For whoever only waits for an answer: a peer that vanished is noticed within half a minute.
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
         "application_name": "moorage",
     }
 

@@ -6,9 +6,11 @@ from typing import Any, LiteralString
 
 from psycopg import AsyncConnection, sql
 
+from moorage.adapters.postgres.idempotency import earlier_answer, keep_answer
 from moorage.adapters.postgres.interrupts import pending_of
 from moorage.adapters.postgres.messages import latest_messages, messages_after, search_messages
 from moorage.adapters.postgres.pool import Database
+from moorage.idempotency import RequestKey
 from moorage.ids import ThreadId, UserId
 from moorage.paging import Page, decode_time_cursor, encode_cursor
 from moorage.threads import (
@@ -69,8 +71,19 @@ class PostgresThreadStore:
         self._database = database
         self._life = session_life.total_seconds()
 
-    async def create(self, owner: UserId, thread_id: ThreadId, *, title: str, assistant_id: str, quota: int) -> None:
+    async def create(
+        self,
+        owner: UserId,
+        thread_id: ThreadId,
+        *,
+        title: str,
+        assistant_id: str,
+        quota: int,
+        request: RequestKey | None = None,
+    ) -> ThreadId:
         async with self._database.tenant_transaction(owner) as connection:
+            if (earlier := await earlier_answer(connection, owner, request)) is not None:
+                return ThreadId(earlier["thread_id"])
             if quota:
                 await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 1))", [f"quota:{owner}"])
                 if await self._count(connection, owner) >= quota:
@@ -79,6 +92,8 @@ class PostgresThreadStore:
                 "INSERT INTO threads (thread_id, owner_id, title, assistant_id) VALUES (%s, %s, %s, %s)",
                 [thread_id, owner, title, assistant_id],
             )
+            await keep_answer(connection, owner, request, {"thread_id": thread_id})
+        return thread_id
 
     async def find(self, owner: UserId, thread_id: ThreadId) -> Thread | None:
         values = {"owner": owner, "thread_id": thread_id, "life": self._life}
