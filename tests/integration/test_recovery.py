@@ -44,6 +44,14 @@ async def harbor(database: Database, add_user: AddUser) -> AsyncGenerator[Harbor
 
 
 @pytest.fixture
+async def alone(database: Database, add_user: AddUser) -> AsyncGenerator[Harbor]:
+    """With one worker, which hears of a stop at once."""
+    await add_user(ALICE)
+    async with open_harbor(database, SCRIPT) as found:
+        yield found
+
+
+@pytest.fixture
 async def open_with(database: Database, add_user: AddUser) -> Open:
     await add_user(ALICE)
     return lambda script, **options: open_harbor(database, script, **options)
@@ -191,7 +199,8 @@ async def test_a_failure_of_one_call_leaves_the_other_question_open_and_runs_not
     assert sorted(harbor.sandbox.ran) == ["a", "b"]
 
 
-async def test_what_a_cancelled_command_did_is_told_to_the_model_with_the_next_message(harbor: Harbor) -> None:
+async def test_what_a_cancelled_command_did_is_told_to_the_model_with_the_next_message(alone: Harbor) -> None:
+    harbor = alone
     harbor.sandbox.hold["b"] = asyncio.Event()
     thread = await harbor.new_thread()
     await harbor.say(thread, "two")
@@ -212,7 +221,8 @@ async def test_what_a_cancelled_command_did_is_told_to_the_model_with_the_next_m
 # Busy threads -------------------------------------------------------------------------------------------------------
 
 
-async def test_an_interrupting_message_keeps_what_the_stopped_run_did(harbor: Harbor) -> None:
+async def test_an_interrupting_message_keeps_what_the_stopped_run_did(alone: Harbor) -> None:
+    harbor = alone
     harbor.sandbox.hold["b"] = asyncio.Event()
     thread = await harbor.new_thread()
     await harbor.say(thread, "two")
