@@ -10,6 +10,7 @@ import secrets
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -21,6 +22,7 @@ _STORMS = 3
 _THREADS = 20
 _KILLS = 10
 _ROUND_THREADS = 10
+_UNRULY = 0.5
 
 
 def main() -> None:
@@ -78,7 +80,8 @@ async def rounds(world: World, arguments: argparse.Namespace) -> None:
         scene = Scene(world, servers, threads, rng)
         names = [rng.choice(list(chosen)) for _ in range(3)]
         say(f"round of {', '.join(names)}")
-        say(f"  {await rage(world, threads, lambda: mixed(scene, [chosen[name] for name in names]), rng)}")  # noqa: B023
+        disturb = partial(mixed, scene, [chosen[name] for name in names])
+        say(f"  {await rage(world, threads, disturb, rng, unruly=rng.random() < _UNRULY)}")
         world.set_right()
 
 

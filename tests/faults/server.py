@@ -73,10 +73,10 @@ class Server:
             return "worker_started" in self._last_log()
         return await self.status_of("/readyz") == 200
 
-    async def status_of(self, path: str) -> int:
-        """The status of a GET; 0 when nobody answers."""
+    async def status_of(self, path: str, *, seconds: float = 10) -> int:
+        """The status of a GET; 0 when nobody answers in time."""
         try:
-            async with httpx.AsyncClient(timeout=10) as client:
+            async with httpx.AsyncClient(timeout=seconds) as client:
                 return (await client.get(f"{self.url}{path}")).status_code
         except httpx.TransportError:
             return 0

@@ -10,7 +10,7 @@ from random import Random
 from tests.faults.checkers import check
 from tests.faults.scripts import Script, effect, list_files, script, words
 from tests.faults.server import Server
-from tests.faults.user import Event, Thread
+from tests.faults.user import Event, Thread, persist
 from tests.faults.world import World
 
 _REAPER_SECONDS = 10
@@ -39,12 +39,21 @@ class Aftermath:
 
 
 async def rage(
-    world: World, threads: Sequence[Thread], disturb: Callable[[], Awaitable[None]], rng: Random
+    world: World,
+    threads: Sequence[Thread],
+    disturb: Callable[[], Awaitable[None]],
+    rng: Random,
+    *,
+    unruly: bool = False,
 ) -> Aftermath:
-    """Let all threads talk while `disturb` goes on, and check every one of them; raises AssertionError."""
+    """Let all threads talk while `disturb` goes on, and check every one of them; raises AssertionError.
+
+    `unruly` users also cancel, reject, and send messages that interrupt or roll back what runs.
+    """
+    habit = _interfere if unruly else _speak
     over = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        talks = [group.create_task(_talk(thread, over, Random(rng.random()))) for thread in threads]  # noqa: S311
+        talks = [group.create_task(_talk(thread, over, habit, Random(rng.random()))) for thread in threads]  # noqa: S311
         await disturb()
         over.set()
         ended = time.monotonic()
@@ -66,11 +75,31 @@ async def kill_again_and_again(server: Server, *, times: int, longest_calm: floa
         await server.start()
 
 
-async def _talk(thread: Thread, over: asyncio.Event, rng: Random) -> None:
+async def _talk(
+    thread: Thread, over: asyncio.Event, habit: Callable[[Thread, Random], Awaitable[None]], rng: Random
+) -> None:
     while not over.is_set():
-        for _ in range(rng.choice([1, 1, 2])):
-            await thread.say(any_script(rng), seconds=_OUTAGE_SECONDS, approving=True)
+        await habit(thread, rng)
         await thread.settle(seconds=_OUTAGE_SECONDS)
+
+
+async def _speak(thread: Thread, rng: Random) -> None:
+    for _ in range(rng.choice([1, 1, 2])):
+        await thread.say(any_script(rng), seconds=_OUTAGE_SECONDS, approving=True)
+
+
+async def _interfere(thread: Thread, rng: Random) -> None:
+    await _speak(thread, rng)
+    await asyncio.sleep(rng.uniform(0, 1.5))  # the random moment
+    match rng.choice(["wait", "wait", "cancel", "reject", "interrupt", "rollback", "reject_and_continue"]):
+        case "wait":
+            pass
+        case "cancel":
+            await persist(thread.cancel)
+        case "reject":
+            await persist(lambda: thread.post("/api/resume/{id}", action="cancel"))
+        case strategy:
+            await thread.say(any_script(rng), strategy=strategy, seconds=_OUTAGE_SECONDS, approving=True)
 
 
 def any_script(rng: Random) -> Script:
