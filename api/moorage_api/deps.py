@@ -1,6 +1,7 @@
 """What endpoints ask for: the runtime, the principal, a thread of theirs. 401, 403 and 404 are decided here.
 
-No dependency holds a database connection: one would stay open for the whole of a stream.
+No dependency holds a database connection: one would stay open for the whole of a stream. All are coroutines: FastAPI
+sends each plain function through a thread.
 """
 
 from collections.abc import Awaitable, Callable
@@ -20,20 +21,20 @@ _ENDINGS = ("/cancel", "/close")
 _bearer = OAuth2PasswordBearer(tokenUrl="/api/auth/login", auto_error=False)
 
 
-def _runtime(request: Request) -> Runtime:
+async def _runtime(request: Request) -> Runtime:
     return request.app.state.runtime
 
 
 RuntimeDep = Annotated[Runtime, Depends(_runtime)]
 
 
-def refuse_new_work(request: Request, runtime: RuntimeDep) -> None:
+async def refuse_new_work(request: Request, runtime: RuntimeDep) -> None:
     """For routers whose POSTs start something, unless their path says that they end something."""
     if request.method == "POST" and not request.url.path.endswith(_ENDINGS):
         runtime.check_accepting()
 
 
-def _token(token: Annotated[str | None, Depends(_bearer)]) -> str:
+async def _token(token: Annotated[str | None, Depends(_bearer)]) -> str:
     if token is None:
         raise Unauthenticated("Log in first and send the access token as `Authorization: Bearer ...`")
     return token
@@ -57,7 +58,7 @@ async def _thread(thread_id: str, runtime: RuntimeDep, principal: PrincipalDep) 
 ThreadDep = Annotated[Thread, Depends(_thread)]
 
 
-def _recheck(runtime: RuntimeDep, token: TokenDep) -> Callable[[], Awaitable[object]]:
+async def _recheck(runtime: RuntimeDep, token: TokenDep) -> Callable[[], Awaitable[object]]:
     return lambda: runtime.identity.authenticate(token)
 
 
