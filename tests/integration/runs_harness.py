@@ -61,7 +61,7 @@ class Harbor:
         self.sandbox = self.agent.sandbox
         self.log = PostgresEventLog(database)
         self.queue = PostgresRunQueue(database, self.log, session_life=life, queue_limit=3, ttl=approval_ttl)
-        runner = AgentRunner(self.agent.agents, lambda claim, on_saved: ThreadSaver(database, claim, on_saved=on_saved))
+        runner = AgentRunner(self.agent.agents, partial(ThreadSaver, database))
         self.cleaned: list[ThreadId] = []
         self.let_go = asyncio.Event()
         executor = Executor(

@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from langchain_core.messages import HumanMessage
 from langchain_core.runnables import RunnableConfig
@@ -25,7 +25,12 @@ _SUPERSTEPS_PER_STEP = 8
 _STREAM_MODES = ("messages", "updates", "custom")
 
 type OnSaved = Callable[[Collection[str]], None]
-type OpenSaver = Callable[[Claim, OnSaved], BaseCheckpointSaver[Any]]
+
+
+class OpenSaver(Protocol):
+    """Opens the checkpoint saver of one run; in a `blank` thread there is nothing to read yet."""
+
+    def __call__(self, claim: Claim, on_saved: OnSaved, *, blank: bool) -> BaseCheckpointSaver[Any]: ...
 
 
 class AgentRunner:
@@ -45,16 +50,19 @@ class AgentRunner:
         on_saved: OnSaved,
         attempt: int = 1,
         fresh: bool = True,
+        blank: bool = False,
     ) -> "AgentRun":
         """Ready the agent for this input: `{message_id, content}`, or `{resume: ...}`, whose answers the journal holds.
 
         `on_saved` hears the ids of messages once they are in a checkpoint. A `fresh` run has a thread before it in
-        which nothing is open, and no earlier attempt.
+        which nothing is open, and no earlier attempt; in a `blank` one nothing was ever saved.
         """
         assistant = get_assistant(assistant_id)
         model = self._agents.model_name(assistant)
         reader = PartReader(claim.run_id, assistant.name, context, clock=time.monotonic, model=model)
-        graph = self._agents.get(assistant).copy(update={"checkpointer": self._open_saver(claim, on_saved)})
+        graph = self._agents.get(assistant).copy(
+            update={"checkpointer": self._open_saver(claim, on_saved, blank=blank)}
+        )
         config: RunnableConfig = {
             "configurable": {"thread_id": claim.thread_id},
             "recursion_limit": context.max_steps * _SUPERSTEPS_PER_STEP,

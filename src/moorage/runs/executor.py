@@ -158,6 +158,7 @@ class Executor:
             on_saved=outbox.saved,
             attempt=run.attempt,
             fresh=run.fresh,
+            blank=run.blank,
         )
         execution.entered(agent)
         try:

@@ -40,7 +40,8 @@ class BusyPolicy(StrEnum):
 class ClaimedRun:
     """A run handed to a worker. `input` is `{message_id, content}`, for a resume `{resume: {interrupt_id: value}}`.
 
-    `attempt` counts from 1. A `fresh` run was never claimed before, and nothing is left open in its thread.
+    `attempt` counts from 1. A `fresh` run was never claimed before, and nothing is left open in its thread, which is
+    `blank` when nothing was ever saved in it.
     """
 
     claim: Claim
@@ -49,6 +50,7 @@ class ClaimedRun:
     input: dict[str, Any]
     attempt: int = 1
     fresh: bool = True
+    blank: bool = False
 
     @property
     def taken_over(self) -> bool:

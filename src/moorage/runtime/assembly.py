@@ -193,7 +193,7 @@ def _worker(
     name: str,
 ) -> Worker:
     lease = timedelta(seconds=settings.run_lease_seconds)
-    runner = AgentRunner(agents, lambda claim, on_saved: ThreadSaver(database, claim, on_saved=on_saved))
+    runner = AgentRunner(agents, partial(ThreadSaver, database))
     executor = Executor(
         runner,
         event_log,

@@ -142,15 +142,19 @@ class ThreadSaver(AsyncPostgresSaver):
 
     SELECT_SQL = _SELECT
 
-    def __init__(self, database: Database, claim: Claim, *, on_saved: OnSaved | None = None) -> None:
+    def __init__(
+        self, database: Database, claim: Claim, on_saved: OnSaved | None = None, *, blank: bool = False
+    ) -> None:
+        """In a `blank` thread there is nothing until this saver itself has stored something."""
         super().__init__(conn=cast("Any", None), serde=StrictSerializer())  # every statement goes through `database`
         self._database = database
         self._claim = claim
         self._on_saved = on_saved
+        self._blank = blank
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         self._check(config)
-        return await super().aget_tuple(config)
+        return None if self._blank else await super().aget_tuple(config)
 
     async def alist(
         self,
@@ -291,6 +295,8 @@ class ThreadSaver(AsyncPostgresSaver):
                 await connection.execute(statement, values)
 
     async def _write(self, query: LiteralString, values: Mapping[str, Any]) -> None:
+        self._blank = False
+
         async def once() -> None:
             async with self._database.connection() as connection:
                 await connection.execute(query, values)

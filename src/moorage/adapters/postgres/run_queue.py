@@ -239,11 +239,13 @@ def _crashed(attempts: int) -> Outcome:
 
 
 def _claimed(row: Row) -> ClaimedRun:
+    fresh = row["kind"] == RunKind.MESSAGE and row["generation"] == 1 and not row["graph_open"]
     return ClaimedRun(
         claim_of(row),
         RunKind(row["kind"]),
         row["assistant_id"],
         row["input"],
         attempt=row["attempt"],
-        fresh=row["kind"] == RunKind.MESSAGE and row["generation"] == 1 and not row["graph_open"],
+        fresh=fresh,
+        blank=fresh and row["base_checkpoint_id"] is None,
     )

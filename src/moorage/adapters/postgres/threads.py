@@ -81,7 +81,7 @@ class PostgresThreadStore:
         quota: int,
         request: RequestKey | None = None,
     ) -> ThreadId:
-        async with self._database.tenant_transaction(owner) as connection:
+        async with self._database.tenant_pipeline(owner) as connection:
             if (earlier := await earlier_answer(connection, owner, request)) is not None:
                 return ThreadId(earlier["thread_id"])
             if quota:
