@@ -171,7 +171,7 @@ class Thread:
         """All events that are stored now."""
         session = await self.get("/api/sessions/{id}")
         if session["last_seq"] > self.seen:
-            await self.until(lambda event: event.id == session["last_seq"])
+            await self.until(lambda event: event.id == session["last_seq"], seconds=150)
         return self.events
 
     @property
