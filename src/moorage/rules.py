@@ -1,6 +1,7 @@
 """Remembered answers: within one thread, calls like one that a human decided are allowed or denied without asking."""
 
 import posixpath
+import re
 import shlex
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ LONGEST_LIFETIME = timedelta(days=30)
 FILE_TOOLS = frozenset({"write_file", "edit_file", "delete"})
 _COMMAND_TOOL = "execute"
 _SHELL_WORDS = frozenset(";&|<>$()`\n")
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=", re.ASCII)
 
 type ResolvePath = Callable[[ThreadId, str], Awaitable[str | None]]
 """Where a path in the thread's sandbox really leads, links followed, there or not; None when nobody can say."""
@@ -115,12 +117,17 @@ def judge(
 ) -> Verdict | None:
     """What `rules` say of a call; None: ask a human. A rule that denies wins over all that allow.
 
-    `resolved_path` is where the call's file really is; without it no path rule matches.
+    `resolved_path` is where the call's file really is; without it no path rule matches, and where one could deny,
+    nothing allows.
     """
     at = now or datetime.now(UTC)
-    matching = [rule for rule in rules if _in_force(rule, at) and _matches(rule, tool, args, resolved_path)]
-    matching.sort(key=lambda rule: rule.effect is not Effect.DENY)
-    return Verdict(matching[0].effect, matching[0].rule_id, matching[0].owner_id) if matching else None
+    where = resolved_path if _is_plain(args.get("file_path")) else None
+    in_force = [rule for rule in rules if rule.tool == tool and _in_force(rule, at)]
+    matching = [rule for rule in in_force if _matches(rule, tool, args, where)]
+    denying = [rule for rule in matching if rule.effect is Effect.DENY]
+    might_deny = where is None and any(rule.match is Match.PATH and rule.effect is Effect.DENY for rule in in_force)
+    deciding = denying or ([] if might_deny else matching)
+    return Verdict(deciding[0].effect, deciding[0].rule_id, deciding[0].owner_id) if deciding else None
 
 
 def _in_force(rule: Rule, now: datetime) -> bool:
@@ -128,8 +135,6 @@ def _in_force(rule: Rule, now: datetime) -> bool:
 
 
 def _matches(rule: Rule, tool: str, args: dict[str, Any], resolved_path: str | None) -> bool:
-    if rule.tool != tool:
-        return False
     match rule.match:
         case Match.SAME:
             return rule.pattern == _same(tool, args)
@@ -137,7 +142,7 @@ def _matches(rule: Rule, tool: str, args: dict[str, Any], resolved_path: str | N
             tokens, prefix = command_tokens(args.get("command")), rule.pattern["tokens"]
             return tool == _COMMAND_TOOL and tokens is not None and bool(prefix) and tokens[: len(prefix)] == prefix
         case Match.PATH:
-            return tool in FILE_TOOLS and resolved_path is not None and _is_within(resolved_path, rule.pattern["path"])
+            return tool in FILE_TOOLS and resolved_path is not None and _covers(rule, resolved_path)
 
 
 def _same(tool: str, args: dict[str, Any]) -> dict[str, Any]:
@@ -157,6 +162,17 @@ def command_tokens(command: object) -> list[str] | None:
         return shlex.split(command)
     except ValueError:
         return None
+
+
+def _is_plain(path: object) -> bool:
+    """Whether the file tools take this path as the sandbox does: they begin at `/`, and a backslash is a slash."""
+    return isinstance(path, str) and path.startswith("/") and "\\" not in path
+
+
+def _covers(rule: Rule, path: str) -> bool:
+    folder = rule.pattern["path"]
+    with_its_folder = rule.tool == "delete" and rule.effect is Effect.DENY and _is_within(folder, path)
+    return _is_within(path, folder) or with_its_folder
 
 
 def _is_within(path: str, folder: str) -> bool:
@@ -199,6 +215,8 @@ def _prefix_of(tool: str, args: dict[str, Any], prefix: str) -> list[str]:
         raise InvalidRule("This command is more than plain words: no prefix of it can be remembered")
     if not tokens or asked[: len(tokens)] != tokens:
         raise InvalidRule("remember.prefix must be the first words of the command that asks")
+    if all(map(_ASSIGNMENT.match, tokens)):
+        raise InvalidRule("remember.prefix must name the command: variables alone would allow any")
     return tokens
 
 
@@ -208,8 +226,10 @@ async def _folder_of(
     asked = args.get("file_path")
     if tool not in FILE_TOOLS or not isinstance(asked, str):
         raise InvalidRule("remember.match path is for calls that change files")
-    if not path.startswith("/") or not path.isprintable():
+    if not _is_plain(path) or not path.isprintable():
         raise InvalidRule("remember.path must be an absolute path")
+    if not _is_plain(asked):
+        raise InvalidRule("The call names its file in a way of its own: no path can be remembered with it")
     folder, file = await resolve(path), await resolve(asked)
     if folder is None or file is None:
         raise InvalidRule("The sandbox cannot say where these paths lead: decide without remember")

@@ -76,6 +76,14 @@ async def test_a_remembered_folder_counts_where_it_really_is(alice: User):
     assert was_asked(await alice.play(thread, write("/workspace/src/out/d.txt")))
 
 
+@pytest.mark.parametrize("path", ["shared/a.txt", "\\shared\\a.txt", "/workspace/out\\a.txt"])
+async def test_a_remembered_folder_does_not_let_through_another_spelling(alice: User, path: str):
+    thread = await alice.new_session()
+    await remember(alice, thread, execute("ln -s /shared out"), match="same")
+    await remember(alice, thread, write("/workspace/a.txt"), match="path", path="/workspace")
+    assert was_asked(await alice.play(thread, write(path)))
+
+
 async def test_a_revoked_rule_decides_nothing(alice: User):
     thread = await alice.new_session()
     await remember(alice, thread, execute("echo one"), match="prefix", prefix="echo")

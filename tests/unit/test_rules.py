@@ -129,6 +129,26 @@ def test_a_path_matches_where_the_file_really_is(folder: str, path: str | None, 
     assert (judge([found], "write_file", WRITE, path, now=NOW) is not None) is matches
 
 
+@pytest.mark.parametrize("written", ["shared/a", "./shared/a", "\\shared\\a", "/workspace/link\\a", ""])
+def test_a_path_that_file_tools_and_sandbox_take_differently_matches_nothing(written: str) -> None:
+    found = rule(Match.PATH, {"path": "/workspace"}, tool="write_file")
+    assert judge([found], "write_file", {**WRITE, "file_path": written}, "/workspace/shared/a", now=NOW) is None
+
+
+def test_where_a_path_might_be_denied_and_nobody_can_tell_nothing_is_allowed() -> None:
+    allow = rule(Match.SAME, {"args": WRITE}, tool="write_file")
+    deny = rule(Match.PATH, {"path": "/shared"}, tool="write_file", effect=Effect.DENY)
+    assert judge([allow, deny], "write_file", WRITE, None, now=NOW) is None
+    assert judge([allow, deny], "write_file", WRITE, "/workspace/src/a.py", now=NOW)
+
+
+def test_what_must_not_be_deleted_does_not_go_with_its_folder() -> None:
+    allow = rule(Match.PATH, {"path": "/workspace"}, tool="delete")
+    deny = rule(Match.PATH, {"path": "/workspace/src/keep"}, tool="delete", effect=Effect.DENY, rule_id="no")
+    found = judge([allow, deny], "delete", {"file_path": "/workspace/src"}, "/workspace/src", now=NOW)
+    assert found == Verdict(Effect.DENY, "no", ALICE)
+
+
 def test_a_path_rule_for_writing_does_not_allow_deleting() -> None:
     found = rule(Match.PATH, {"path": "/workspace"}, tool="write_file")
     assert judge([found], "delete", {"file_path": "/workspace/a"}, "/workspace/a", now=NOW) is None
@@ -183,6 +203,7 @@ async def test_without_a_resolver_a_path_is_normalised() -> None:
         ("execute", {"command": "git log"}, Match.PREFIX, {"prefix": "gi"}),
         ("execute", {"command": "git log"}, Match.PREFIX, {"prefix": "  "}),
         ("execute", {"command": "git log"}, Match.PREFIX, {"prefix": "git;"}),
+        ("execute", {"command": "A=b C= git log"}, Match.PREFIX, {"prefix": "A=b C="}),
         ("execute", {"command": "git log"}, Match.PREFIX, {}),
         ("execute", {"command": "git log"}, Match.PREFIX, {"prefix": "git", "path": "/"}),
         ("execute", {"command": "git log; rm x"}, Match.PREFIX, {"prefix": "git"}),
@@ -192,6 +213,8 @@ async def test_without_a_resolver_a_path_is_normalised() -> None:
         ("write_file", WRITE, Match.PATH, {"path": "/workspace/src/b.py"}),
         ("write_file", WRITE, Match.PATH, {"path": "/workspace/src/../other"}),
         ("write_file", WRITE, Match.PATH, {"path": "workspace"}),
+        ("write_file", WRITE, Match.PATH, {"path": "/workspace\\src"}),
+        ("write_file", {"file_path": "workspace/src/a.py"}, Match.PATH, {"path": "/workspace"}),
         ("write_file", WRITE, Match.PATH, {"path": "/workspace\x00"}),
         ("write_file", WRITE, Match.PATH, {}),
         ("write_file", {"content": ""}, Match.PATH, {"path": "/"}),
@@ -211,7 +234,7 @@ async def test_a_rule_that_does_not_fit_the_call_is_refused(
 async def test_whatever_was_remembered_matches_the_call_that_asked(words: list[str], length: int) -> None:
     command = shlex.join(words)
     tokens = command_tokens(command)
-    if tokens is None:
+    if tokens is None or "=" in tokens[0]:
         return
     made = await remembered("execute", {"command": command}, Match.PREFIX, prefix=shlex.join(tokens[:length]))
     assert says(prefix(*made.pattern["tokens"]), command)
