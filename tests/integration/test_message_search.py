@@ -1,6 +1,8 @@
-"""No query of a human or of an attacker makes Postgres fail."""
+"""No query and no message of a human or of an attacker makes Postgres fail, or busy for long."""
 
 import random
+
+import pytest
 
 from moorage.adapters.postgres.pool import Database
 from moorage.messages import search_query
@@ -16,4 +18,14 @@ async def test_random_queries(pool: Database) -> None:
     async with pool.connection() as connection:
         await connection.execute(
             "SELECT numnode(websearch_to_tsquery('simple', q)) FROM unnest(%s::text[]) q", [queries]
+        )
+
+
+@pytest.mark.parametrize("piece", ["a_", "~/", "./", "a_b-", "a-b.", "<a_", "-", "汉", "word "])
+async def test_no_message_takes_long_to_index(pool: Database, piece: str) -> None:
+    text = (piece * 100_000)[:100_000]
+    async with pool.connection() as connection:
+        await connection.execute("SET LOCAL statement_timeout = '3s'")
+        await connection.execute(
+            "SELECT length(to_tsvector('simple'::regconfig, left(moorage_words(%s), 100000)))", [text]
         )
