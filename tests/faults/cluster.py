@@ -37,6 +37,10 @@ class Postgres:
     def log(self) -> Path:
         return self._cluster.log
 
+    @property
+    def data(self) -> Path:
+        return self._cluster.data
+
     def url(self, database: str = "postgres", *, user: str = "postgres") -> str:
         """Without arguments: the superuser's, who sees every row."""
         return make_conninfo(self._cluster.url(user=user, database=database))

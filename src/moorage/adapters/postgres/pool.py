@@ -22,6 +22,10 @@ from moorage.ids import UserId
 _FRESH_SECONDS = 1.0
 _CHECKOUT_SECONDS = 5.0
 _RETRY_SECONDS = 2
+_CANNOT_WRITE_SECONDS = 30
+_REFUSED_SECONDS = 10.0
+_READ_ONLY = "The database is read-only"
+_MAY_WRITE = "SELECT current_setting('transaction_read_only')::bool AS read_only"
 _FENCED = "MO001"  # what `moorage_hold` raises
 
 # An idle transaction may hold a thread's row lock: a frozen process must not hold it for ever.
@@ -29,6 +33,12 @@ _SESSION = sql.SQL(
     "SELECT set_config('role', {role}, false), set_config('TimeZone', 'UTC', false), "
     "set_config('idle_in_transaction_session_timeout', '30s', false)"
 )
+
+
+class CannotWrite(Unavailable):
+    """Postgres answers, and can store nothing: its disk is full, or it is read-only."""
+
+    code = "database_cannot_write"
 
 
 class NotMigrated(Unavailable):
@@ -55,6 +65,7 @@ class Database:
 
     def __init__(self, pool: AsyncConnectionPool[Connection], roles: Roles) -> None:
         self._pool = pool
+        self._refused: tuple[float, CannotWrite] | None = None  # the last write that failed, and when
         self._set_system = sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(roles.system))
         self._as_system = sql.SQL("BEGIN; {}").format(self._set_system)
 
@@ -106,15 +117,23 @@ class Database:
     @asynccontextmanager
     async def connection(self) -> AsyncGenerator[Connection]:
         """A connection in autocommit mode, as the app role with no user set: it sees no tenant's rows."""
-        with _unavailable():
-            async with self._pool.connection() as connection:
-                yield connection
-                connection.answered_at = time.monotonic()
+        try:
+            with _unavailable():
+                async with self._pool.connection() as connection:
+                    yield connection
+                    connection.answered_at = time.monotonic()
+        except CannotWrite as error:
+            self._refused = (time.monotonic(), error)
+            raise
 
     async def ping(self) -> None:
-        """One round trip on a connection that was checked; raises Unavailable."""
+        """One round trip on a connection that was checked; raises Unavailable, also when a write failed lately."""
         async with self.connection() as connection:
-            await connection.execute("SELECT 1", prepare=False)
+            row = await (await connection.execute(_MAY_WRITE, prepare=False)).fetchone()
+        if row is None or row["read_only"]:
+            raise CannotWrite(_READ_ONLY, retry_after=_CANNOT_WRITE_SECONDS)
+        if self._refused is not None and time.monotonic() - self._refused[0] < _REFUSED_SECONDS:
+            raise self._refused[1]
 
     @asynccontextmanager
     async def _pipeline(self, who: sql.Composed) -> AsyncGenerator[Connection]:
@@ -242,9 +261,9 @@ def _unavailable() -> Generator[None]:
     ) as error:
         raise Unavailable("The database is busy", retry_after=1) from error
     except psycopg.errors.DiskFull as error:
-        raise Unavailable("The database's disk is full", retry_after=30) from error
+        raise CannotWrite("The database's disk is full", retry_after=_CANNOT_WRITE_SECONDS) from error
     except psycopg.errors.ReadOnlySqlTransaction as error:
-        raise Unavailable("The database is read-only", retry_after=30) from error
+        raise CannotWrite(_READ_ONLY, retry_after=_CANNOT_WRITE_SECONDS) from error
     except psycopg.OperationalError as error:
         raise Unavailable("Postgres does not answer", retry_after=_RETRY_SECONDS) from error
     except psycopg.DatabaseError as error:
