@@ -81,9 +81,18 @@ async def check_messages(world: World, thread: Thread, rows: list[dict[str, Any]
     assert heard == [message_id for message_id in said if message_id in heard], "another order for the model"
     assert [message_id for message_id in ran if message_id not in heard] == [], "finished runs that saw no message"
     check_results(seen, waiting={item["call_id"] for item in await thread.pending()})
-    told = [str(message.id) for message in seen if isinstance(message, AIMessage | ToolMessage)]
     known = {message["id"] for message in shown}
-    assert [message_id for message_id in told if message_id not in known] == [], "in the checkpoint, not in the history"
+    missing = [item for item in seen if isinstance(item, AIMessage | ToolMessage) and item.id not in known]
+    assert not missing, f"in the checkpoint, not in the history of {thread.id}: {missing}; {_outline(thread.events)}"
+
+
+def _outline(events: list[Event]) -> list[tuple[int | None, str, str]]:
+    """The last events without their deltas, for a failure's message."""
+    kept = [event for event in events if event.type not in ("content_stream", "tool_output")][-40:]
+    shown = ("message_id", "call_id", "run_id", "status", "type", "rolled_back")
+    return [
+        (event.id, event.type, " ".join(str(event.data[key]) for key in shown if key in event.data)) for event in kept
+    ]
 
 
 def check_results(messages: list[AnyMessage], *, waiting: set[str]) -> None:
