@@ -59,9 +59,10 @@ _LOST = """
 SELECT run_id, thread_id, owner_id, generation FROM runs WHERE status = 'running' AND lease_expires_at < now() LIMIT 100
 """
 
+# Locked: its worker may be renewing the lease in this very moment, and start a tool on the strength of it.
 _STILL_LOST = """
 SELECT attempt, stop_reason FROM runs
-WHERE run_id = %s AND generation = %s AND status = 'running' AND lease_expires_at < now()
+WHERE run_id = %s AND generation = %s AND status = 'running' AND lease_expires_at < now() FOR UPDATE
 """
 
 _STOPPING = "SELECT stop_reason FROM runs WHERE run_id = %s AND generation = %s AND status = 'running'"
