@@ -71,6 +71,8 @@ async def end_run(
     if rolled_back:
         outcome = Outcome(RunStatus.CANCELLED, usage=outcome.usage)
         await _undo(connection, claim, row["base_checkpoint_id"])
+    elif row["stop_reason"] and outcome.interrupts:  # nobody is to be asked any more: who stopped it goes on
+        outcome = Outcome(RunStatus.CANCELLED, usage=outcome.usage)
     before: int = row["last_seq"]
     events = await _raise(connection, claim, outcome.interrupts, ttl=approval_ttl, seq=before + 1)
     placed = place(claim, [*events, *last_events(claim, outcome, rolled_back=rolled_back)], before=before)
