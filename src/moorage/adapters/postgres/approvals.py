@@ -14,6 +14,7 @@ from moorage.adapters.postgres.interrupts import (
     COLUMNS,
     STATUS,
     close_interrupts,
+    close_overdue,
     closing_events,
     decision_event,
     interrupt_of,
@@ -47,7 +48,6 @@ from moorage.threads import SessionClosed, SessionExpired, ThreadNotFound
 type Row = dict[str, Any]
 
 _CANCELLED = "The user cancelled"
-_TOO_LATE = "The user did not decide in time"
 
 # Locked in a statement of its own: one that waits for a lock still sees other tables as they were before the wait.
 _LOCK_THREAD = """
@@ -225,15 +225,7 @@ class PostgresApprovalStore:
                 thread = await self._lock_thread(connection, thread_id)
             except ThreadNotFound:  # removed in this very moment
                 return 0
-            closed = await close_interrupts(
-                connection,
-                thread_id,
-                status=InterruptStatus.EXPIRED,
-                by=None,
-                via="expired",
-                message=_TOO_LATE,
-                only_overdue=True,
-            )
+            closed = await close_overdue(connection, thread_id)
             stored = await _tell(connection, owner, thread_id, closed, before=thread["last_seq"])
         self._log.publish(stored)
         return len(closed)

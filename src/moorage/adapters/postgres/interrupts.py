@@ -17,6 +17,8 @@ from moorage.ids import InterruptId, RunId, ThreadId, UserId, result_message_id
 
 type Row = dict[str, Any]
 
+_TOO_LATE = "The user did not decide in time"
+
 # What was not answered in time cannot be answered any more, whether or not the reaper has come by.
 STATUS = "CASE WHEN i.status = 'pending' AND i.expires_at <= now() THEN 'expired' ELSE i.status END"
 
@@ -190,6 +192,19 @@ async def close_interrupts(
     values = {"thread": thread_id, "status": status.value, "by": by, "via": via, "message": message}
     cursor = await connection.execute(_CLOSE, {**values, "overdue": only_overdue})
     return [interrupt_of(row) for row in await cursor.fetchall()]
+
+
+async def close_overdue(connection: AsyncConnection[Row], thread_id: ThreadId) -> list[Interrupt]:
+    """`close_interrupts` for what nobody decided in time."""
+    return await close_interrupts(
+        connection,
+        thread_id,
+        status=InterruptStatus.EXPIRED,
+        by=None,
+        via="expired",
+        message=_TOO_LATE,
+        only_overdue=True,
+    )
 
 
 def closing_events(interrupts: Sequence[Interrupt]) -> list[RunEvent]:

@@ -10,7 +10,8 @@ type Row = dict[str, Any]
 _LIMITS_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('moorage.run_limits', 2))"
 
 # A run may start when its thread runs nothing, it is the first in line there, and, unless it is the answer to one, no
-# approval is pending. The unique index on running runs is what makes two claims at once safe.
+# approval is pending, nor overdue and not yet closed: the model must learn what became of it. The unique index on
+# running runs is what makes two claims at once safe.
 _READY: LiteralString = """
 r.status = 'queued'
     AND NOT EXISTS (SELECT FROM runs b WHERE b.thread_id = r.thread_id AND b.status = 'running')
@@ -18,7 +19,7 @@ r.status = 'queued'
         SELECT FROM runs f WHERE f.thread_id = r.thread_id AND f.status = 'queued'
         AND (f.priority, -f.queue_no) > (r.priority, -r.queue_no))
     AND (r.kind = 'resume' OR r.generation > 0 OR NOT EXISTS (
-        SELECT FROM interrupts i WHERE i.thread_id = r.thread_id AND i.status = 'pending' AND i.expires_at > now()))
+        SELECT FROM interrupts i WHERE i.thread_id = r.thread_id AND i.status = 'pending'))
 """
 
 _PICK: LiteralString = f"""

@@ -6,7 +6,7 @@ from psycopg import AsyncConnection
 
 from moorage.adapters.postgres.enqueue import enqueue_run
 from moorage.adapters.postgres.event_log import Placed, claim_for, insert_events, place
-from moorage.adapters.postgres.interrupts import close_interrupts, closing_events
+from moorage.adapters.postgres.interrupts import close_interrupts, close_overdue, closing_events
 from moorage.adapters.postgres.notices import notify
 from moorage.adapters.postgres.run_endings import LOCK_THREAD
 from moorage.approvals import InterruptStatus
@@ -29,7 +29,9 @@ SELECT t.status, t.assistant_id, t.last_seq,
     (SELECT count(*) FROM runs r WHERE r.thread_id = t.thread_id AND r.status = 'queued') AS queued,
     EXISTS (SELECT FROM runs r WHERE r.thread_id = t.thread_id AND r.status IN ('queued', 'running')) AS busy,
     EXISTS (SELECT FROM interrupts i WHERE i.thread_id = t.thread_id AND i.status = 'pending' AND i.expires_at > now())
-        AS waiting
+        AS waiting,
+    EXISTS (SELECT FROM interrupts i WHERE i.thread_id = t.thread_id AND i.status = 'pending' AND i.expires_at <= now())
+        AS overdue
 FROM threads t WHERE t.thread_id = %(thread_id)s AND t.owner_id = %(owner)s
 """
 
@@ -70,7 +72,8 @@ class Submission:
         if earlier := await self._same_key(connection):
             return earlier, []
         _refuse(row, self._policy, queue_limit=queue_limit)
-        closing = await self._reject_pending(connection) if row["waiting"] else []
+        closing = closing_events(await close_overdue(connection, self._claim.thread_id)) if row["overdue"] else []
+        closing += await self._reject_pending(connection) if row["waiting"] else []
         stops = await self._stop_running(connection) if self._policy in _STOPS else []
         received = _received(self._claim, self._content)
         placed = place(self._claim, [*closing, received], before=row["last_seq"])
