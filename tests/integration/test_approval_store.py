@@ -80,12 +80,14 @@ class Quay:
         self.threads = PostgresThreadStore(database, session_life=life)
         self.rules = PostgresRuleBook(database)
         self.file = Change("old", "-old\n+x\n", None)
+        self.looks = 0
         self.approvals = Approvals(self.store, inspect=self._inspect)
 
     def _wake(self) -> None:
         self.woken += 1
 
     async def _inspect(self, thread_id: ThreadId, tool: str, args: dict[str, Any]) -> Change | None:
+        self.looks += 1
         return self.file if tool == "write_file" else None
 
     async def new_thread(self, owner: UserId = ALICE) -> ThreadId:
@@ -276,6 +278,15 @@ async def test_a_closed_session_takes_no_answer(quay: Quay) -> None:
         await quay.answer(thread_id, APPROVE)
 
 
+async def test_no_sandbox_starts_for_an_answer_to_a_closed_session(quay: Quay) -> None:
+    thread_id = await quay.new_thread()
+    await quay.ask(thread_id, write())
+    await quay.threads.close(ALICE, thread_id)
+    with pytest.raises(SessionClosed):
+        await quay.answer(thread_id, APPROVE)
+    assert quay.looks == 0
+
+
 async def test_an_expired_session_takes_no_answer(quay: Quay) -> None:
     quay = Quay(quay.database, life=timedelta(hours=1))
     thread_id = await quay.new_thread()
@@ -321,7 +332,7 @@ class _Reading:
     """The store as one sees it who has read an interrupt before it was changed."""
 
     def __init__(self, store: PostgresApprovalStore, seen: Interrupt) -> None:
-        self.decide = store.decide
+        self.check_open, self.decide = store.check_open, store.decide
         self._seen = seen
 
     async def pending(self, owner: UserId, thread_id: ThreadId) -> list[Interrupt]:

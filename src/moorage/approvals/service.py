@@ -22,7 +22,7 @@ from moorage.errors import AppError
 from moorage.idempotency import RequestKey
 from moorage.ids import ThreadId, UserId
 from moorage.paging import Page
-from moorage.rules import Effect, NewRule, ResolvePath, new_rule
+from moorage.rules import Effect, Match, NewRule, ResolvePath, new_rule
 
 
 class ApprovalStore(Protocol):
@@ -38,6 +38,10 @@ class ApprovalStore(Protocol):
 
     async def find_answer(self, owner: UserId, request: RequestKey) -> Decided | None:
         """What was answered to this request before; raises IdempotencyMismatch when its key was another's."""
+        ...
+
+    async def check_open(self, owner: UserId, thread_id: ThreadId) -> None:
+        """Raise SessionClosed or SessionExpired when `decide` would."""
         ...
 
     async def decide(
@@ -175,6 +179,8 @@ class Approvals:
         via: str,
         request: RequestKey | None,
     ) -> Decided:
+        if any(_looks_at_files(interrupt, decision) for interrupt, decision in chosen):
+            await self._store.check_open(owner, thread_id)  # a sandbox starts for it: not for a session that is over
         checked = [
             CheckedDecision(interrupt, decision, await self._rule(interrupt, decision))
             for interrupt, decision in chosen
@@ -221,6 +227,11 @@ class Approvals:
         if not pending:
             raise NothingPending("Nothing waits for approval in this session")
         raise InterruptNotFound
+
+
+def _looks_at_files(interrupt: Interrupt, decision: Decision) -> bool:
+    changes = interrupt.raised.base_file_hash is not None and _touches_the_same_file(interrupt.raised, decision)
+    return changes or (decision.remember is not None and decision.remember.match is Match.PATH)
 
 
 def _touches_the_same_file(raised: RaisedInterrupt, decision: Decision) -> bool:

@@ -149,6 +149,10 @@ class PostgresApprovalStore:
             answer = await find_answer(connection, owner, request)
             return await _decided_before(connection, owner, answer) if answer else None
 
+    async def check_open(self, owner: UserId, thread_id: ThreadId) -> None:
+        async with self._database.tenant_transaction(owner) as connection:
+            _refuse_closed(await self._lock_thread(connection, thread_id))
+
     async def decide(
         self,
         owner: UserId,
