@@ -124,7 +124,11 @@ async def delete_session(runtime: RuntimeDep, thread: ThreadDep) -> Response:
 
 @router.post("/{thread_id}/cancel")
 async def cancel_session(runtime: RuntimeDep, thread: ThreadDep) -> Session:
-    """Stop what runs, what is queued, and what waits for approval; the session goes on with the next message."""
+    """Stop what runs, what is queued, and what waits for approval; the session goes on with the next message.
+
+    What waits goes first, so that no answer starts anything while the runs stop, and again with what those asked last.
+    """
+    await runtime.approvals.cancel_pending(thread.owner_id, thread.thread_id)
     await runtime.runs.stop(thread.thread_id)
     await runtime.approvals.cancel_pending(thread.owner_id, thread.thread_id)
     return shown_session(await runtime.threads.reload(thread))

@@ -112,7 +112,7 @@ class ReaderLagged(AppError):
 
 
 class EventsForgotten(Gone):
-    """Events that a reader asked for are not kept any more. The thread's state holds what they led to.
+    """Events that a reader asked for are not kept any more, or never were. The thread's state holds what they led to.
 
     `last_seq` is the thread's: who loads the state goes on from its own `last_seq`.
     """

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import psycopg
-from tests.api.harness import PASSWORD, NewUser, Server, User, make_settings, pending, running
+from tests.api.harness import PASSWORD, NewUser, Server, User, make_settings, only, pending, running
 
 
 async def test_a_new_session_belongs_to_its_user_and_is_idle(alice: User):
@@ -138,3 +138,26 @@ async def test_a_session_that_is_opened_again_with_its_key_is_the_same_one(new_u
     assert (await user.client.get("/api/sessions")).json()["total"] == 1
     other = await user.client.post("/api/sessions", json={"title": "two"}, headers=headers)
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+
+
+async def test_who_asks_for_events_beyond_the_last_one_is_told(alice: User):
+    thread = await alice.new_session()
+    await alice.play(thread, then="hi")
+    last = (await alice.client.get(f"/api/sessions/{thread}")).json()["last_seq"]
+    [event] = await alice.stream("GET", f"/api/sessions/{thread}/events", params={"after": last + 1})
+    assert (event.id, event.type, event.data) == (None, "stream_closed", {"reason": "gap", "last_seq": last})
+
+
+async def test_no_answer_gets_in_while_a_session_is_cancelled(alice: User, server: Server):
+    thread = await alice.new_session()
+    slow, quick = ("execute", {"command": "sleep 30"}), ("execute", {"command": "echo ran > ran.txt"})
+    [first, second] = pending(await alice.play(thread, [slow, quick]))
+    url = "/api/approvals/{}/decision"
+    await alice.client.post(url.format(first["id"]), json={"type": "approve"})
+    await asyncio.sleep(1)
+    cancelling = [alice.client.post(f"/api/sessions/{thread}/cancel") for _ in range(3)]
+    deciding = [alice.client.post(url.format(second["id"]), json={"type": "approve"}) for _ in range(6)]
+    await asyncio.gather(*deciding[:3], *cancelling, *deciding[3:])
+    assert (await alice.client.get(f"/api/sessions/{thread}")).json()["run_status"] == "idle"
+    assert only(await alice.play(thread, then="hi"), "run_end")["status"] == "success"
+    assert not (server.workspaces / "alice" / thread / "ran.txt").exists()

@@ -217,7 +217,7 @@ class EventReaders:
         except Unavailable as error:
             log.warning("event_log_read_failed", detail=error.detail)
             return await reader.next(_PAUSE_SECONDS)
-        if page is not None and reader.seen < page.first_seq - 1:
+        if page is not None and not page.first_seq - 1 <= reader.seen <= page.last_seq:
             raise EventsForgotten(page.last_seq)
         reader.caught_up(page)
         return page.events or None if page else None
