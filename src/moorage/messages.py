@@ -8,6 +8,7 @@ _WORD = f"(?:(?![{_CHARACTERS}])\\w)(?:(?![{_CHARACTERS}])[\\w.@/+#~%=?-])*"
 _TOKEN = re.compile(f'((?<!\\S)-)?(?:"([^"]*)"|({_RUN})|({_WORD}))')
 _IN_PHRASE = re.compile(f"[{_CHARACTERS}]|{_WORD}")
 _TOKENS = 60
+_SOUGHT = 10
 _BEFORE = 60
 _SNIPPET = 200
 
@@ -33,10 +34,11 @@ def search_query(text: str) -> str:
 
 
 def snippet(content: str, text: str) -> str:
-    """About 200 characters of `content`, around the first of the words in `text` that is there."""
-    wanted = [token for token in _TOKEN.finditer(text) if not token[1]][:_TOKENS]
+    """About 200 characters of `content`, around the first of the first words in `text` that is there."""
+    wanted = [token for token in _TOKEN.finditer(text) if not token[1]][:_SOUGHT]
     terms = [term for token in wanted if (term := token[2] or token[3] or token[4])]
-    found = re.search("|".join(map(re.escape, terms)), content, re.IGNORECASE) if terms else None
-    start = max(0, found.start() - _BEFORE) if found else 0
+    folded = content.lower()
+    found = [at for term in terms if (at := folded.find(term.lower())) >= 0]
+    start = max(0, min(found, default=0) - _BEFORE)
     cut = " ".join(content[start : start + _SNIPPET].split())
     return ("…" if start else "") + cut + ("…" if start + _SNIPPET < len(content) else "")

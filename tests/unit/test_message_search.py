@@ -1,3 +1,5 @@
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,6 +41,14 @@ def test_a_snippet_of_characters_without_spaces() -> None:
 
 def test_a_snippet_without_a_find_is_the_beginning() -> None:
     assert snippet("short", "-short") == "short"
+
+
+def test_a_snippet_of_a_long_text_is_found_at_once() -> None:
+    content, text = "aaaa " * 20_000 + "needle", "needle " + " ".join(f"aaaa{number}" for number in range(59))
+    began = time.process_time()
+    for _ in range(20):
+        assert "needle" in snippet(content, text)
+    assert time.process_time() - began < 0.2
 
 
 @given(st.text(max_size=60), st.text(max_size=60))
