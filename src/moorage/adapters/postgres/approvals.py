@@ -53,7 +53,7 @@ _CANCELLED = "The user cancelled"
 _LOCK_THREAD = """
 SELECT last_seq, assistant_id, status,
     (%s > 0 AND last_active < now() - make_interval(secs => %s)) AS expired
-FROM threads WHERE thread_id = %s FOR UPDATE
+FROM threads WHERE thread_id = %s FOR NO KEY UPDATE
 """
 
 _DECIDE = f"""

@@ -89,7 +89,7 @@ class PostgresCopyStore:
         async with self._database.tenant_pipeline(source.owner_id) as connection:
             if quota:
                 await connection.execute(_LOCK_QUOTA, [f"quota:{source.owner_id}"])
-            await connection.execute("SELECT FROM threads WHERE thread_id = %s FOR UPDATE", [source.thread_id])
+            await connection.execute("SELECT FROM threads WHERE thread_id = %s FOR NO KEY UPDATE", [source.thread_id])
             if await self._standing(connection, source, quota) != as_of:
                 raise ThreadBusy
             for statement in _COPY:

@@ -32,7 +32,7 @@ log = get_logger(__name__)
 type Row = dict[str, Any]
 
 # Two statements: one that waits for a row lock still sees other tables, here the runs, as they were before the wait.
-_LOCK = "SELECT FROM threads WHERE thread_id = ANY(%s) ORDER BY thread_id FOR UPDATE"
+_LOCK = "SELECT FROM threads WHERE thread_id = ANY(%s) ORDER BY thread_id FOR NO KEY UPDATE"
 
 _ARRIVED = """
 SELECT e.thread_id, e.seq FROM unnest(%s::text[], %s::bigint[], %s::uuid[], %s::bigint[], %s::text[])

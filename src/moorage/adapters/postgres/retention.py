@@ -28,7 +28,7 @@ WHERE t.thread_id > %s AND t.first_seq <= t.last_seq AND t.created_at < now() - 
 ORDER BY t.thread_id LIMIT %s
 """  # noqa: S608 -- constant parts
 
-_LOCK = "SELECT FROM threads WHERE thread_id = %s FOR UPDATE SKIP LOCKED"
+_LOCK = "SELECT FROM threads WHERE thread_id = %s FOR NO KEY UPDATE SKIP LOCKED"
 
 # Under the lock, in a statement of its own. What is forgotten is always the oldest, without a hole.
 _FORGET = f"""

@@ -22,8 +22,9 @@ from moorage.runs.run import Outcome, RunStatus
 type Row = dict[str, Any]
 
 # A statement that waits for a row lock still sees other tables as they were before the wait. So the thread is locked
-# first, and what is true under the lock is asked in a statement of its own.
-LOCK_THREAD = "SELECT FROM threads WHERE thread_id = %s FOR UPDATE"
+# first, and what is true under the lock is asked in a statement of its own. NO KEY: rows that only refer to the thread,
+# such as that of a tool that starts, are inserted by whoever holds a run's row, and must not wait for the thread's.
+LOCK_THREAD = "SELECT FROM threads WHERE thread_id = %s FOR NO KEY UPDATE"
 
 # Locked: a worker that lost the run must not save between what is read here and its end.
 _HELD = """
