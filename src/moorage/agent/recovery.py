@@ -14,6 +14,10 @@ from langgraph.types import StateSnapshot
 from moorage.agent.journal import CallKey, Entry, Journal, unknown_outcome, unpack
 
 _NEVER_RAN = "This {tool} call was not run: the run ended before it."
+_BROKEN_OFF = (
+    "This task was broken off: the run ended before its sub-agent did, which may have done a part of it. "
+    "Look at the state of things before you do anything again."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,7 @@ def _result_of(
     result_id = key.result_id(journal.thread_id)
     entry = entries.get(key)
     if entry is None:
-        content = _NEVER_RAN.format(tool=call["name"])
+        content = _BROKEN_OFF if call["name"] == "task" else _NEVER_RAN.format(tool=call["name"])
         return ToolMessage(content, id=result_id, tool_call_id=call_id, name=call["name"], status="error")
     held = entry.result or unknown_outcome()
     result = unpack({**held, "update": None}, tool_call_id=call_id, message_id=result_id, name=call["name"])
