@@ -70,7 +70,7 @@ class PartReader:
         self.interrupts: dict[str, RaisedInterrupt] = {}
 
     def start(self, *, attempt: int = 1) -> RunEvent:
-        """From the second attempt on, readers drop what the lost one was in the middle of saying."""
+        """From the second attempt on, readers drop what the one before was in the middle of saying."""
         told = {"run_id": self._run_id, "agent": self._agents[None], "attempt": attempt if attempt > 1 else None}
         return run_event(EventType.AGENT_START, told)
 

@@ -156,7 +156,7 @@ class Executor:
             run.input,
             context,
             on_saved=outbox.saved,
-            attempt=run.attempt,
+            attempt=run.claim.generation,
             fresh=run.fresh,
             blank=run.blank,
         )
