@@ -146,9 +146,11 @@ class MemoryRunQueue:
                 raise IdempotencyMismatch("This Idempotency-Key was used for another request")
             return Started(earlier.claim.run_id, earlier.first_seq)
         self._refuse(thread, policy)
-        stops = [run.claim.run_id for run in thread.with_status(RunStatus.RUNNING)] if policy in _STOPS else []
-        for run in thread.with_status(RunStatus.RUNNING):
+        taken_back = [run for run in thread.with_status(RunStatus.QUEUED) if run.taken_back]
+        stopped = [*thread.with_status(RunStatus.RUNNING), *taken_back] if policy in _STOPS else []
+        for run in stopped:
             run.stop_reason = run.stop_reason or _STOPS.get(policy)
+        stops = [run.claim.run_id for run in stopped]
         thread.pending.clear()
         claim = Claim(new_run_id(), thread_id, owner, 0)
         message = Message(new_message_id(), Role.USER, content)
@@ -192,6 +194,7 @@ class MemoryRunQueue:
                 run.status, run.lease_ends = RunStatus.RUNNING, self._clock() + lease.total_seconds()
                 fresh = run.claim.generation == 1 and not thread.graph_open
                 taken = ClaimedRun(run.claim, RunKind.MESSAGE, "agent", run.input, run.attempt, fresh)
+                taken = replace(taken, stop_reason=run.stop_reason)
                 claimed.append(taken)
         return claimed
 

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from moorage.approvals import RaisedInterrupt
-from moorage.claims import Claim
+from moorage.claims import Claim, StopReason
 from moorage.errors import Conflict, InvalidPayload, LimitExceeded
 from moorage.ids import RunId
 
@@ -41,7 +41,8 @@ class ClaimedRun:
     """A run handed to a worker. `input` is `{message_id, content}`, for a resume `{resume: {interrupt_id: value}}`.
 
     `attempt` counts from 1. A `fresh` run was never claimed before, and nothing is left open in its thread, which is
-    `blank` when nothing was ever saved in it.
+    `blank` when nothing was ever saved in it. With a `stop_reason` it is only to be ended: somebody stopped it while no
+    worker had it.
     """
 
     claim: Claim
@@ -51,6 +52,7 @@ class ClaimedRun:
     attempt: int = 1
     fresh: bool = True
     blank: bool = False
+    stop_reason: StopReason | None = None
 
     @property
     def taken_over(self) -> bool:

@@ -94,7 +94,7 @@ class Worker:
             for older in self._executing(run.claim.run_id):  # the lease ran out without this worker's knowing
                 older.stop(StopReason.DELETED)
             execution = Execution(run)
-            if (reason := self._early_stops.pop(run.claim.run_id, None)) is not None:
+            if (reason := self._early_stops.pop(run.claim.run_id, run.stop_reason)) is not None:
                 execution.stop(reason)
             if self._stopping:  # it was being claimed when the worker was told to stop
                 execution.stop(StopReason.SHUTDOWN)
@@ -120,8 +120,9 @@ class Worker:
             try:
                 if claims:
                     stops = await self._queue.heartbeat(claims, lease=self._lease)
-                    for run_id, reason in stops.items():
-                        self.stop_run(run_id, reason)
+                    for claim in claims:  # not its run: this worker may have claimed that again meanwhile
+                        if (reason := stops.get(claim.run_id)) and (found := self._executions.get(claim)):
+                            found[0].stop(reason)
                 self._early_stops.clear()  # those of runs that other workers have
             except AppError as error:
                 log.warning("heartbeat_failed", code=error.code, detail=error.detail)

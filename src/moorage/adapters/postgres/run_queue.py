@@ -249,4 +249,5 @@ def _claimed(row: Row) -> ClaimedRun:
         attempt=row["attempt"],
         fresh=fresh,
         blank=fresh and row["base_checkpoint_id"] is None,
+        stop_reason=StopReason(row["stop_reason"]) if row["stop_reason"] else None,
     )

@@ -47,8 +47,11 @@ WHERE thread_id = %(thread_id)s
 # Waits for a claim of one of them that is about to commit: a stop must not fall between.
 LOCK_RUNS = "SELECT FROM runs WHERE thread_id = %s AND status IN ('queued', 'running') FOR UPDATE"
 
+# A run between two workers is stopped, too: by whoever takes it.
 _STOP_RUNNING = """
-UPDATE runs SET stop_reason = %s WHERE thread_id = %s AND status = 'running' AND stop_reason IS NULL RETURNING run_id
+UPDATE runs SET stop_reason = %s WHERE thread_id = %s AND stop_reason IS NULL
+    AND (status = 'running' OR status = 'queued' AND generation > 0)
+RETURNING run_id
 """
 
 
