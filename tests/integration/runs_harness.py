@@ -55,6 +55,7 @@ class Harbor:
         life: timedelta,
         workers: int,
         approval_ttl: timedelta,
+        lease: timedelta,
     ) -> None:
         self.database = database
         self.agent = FakeAgent(script)
@@ -72,7 +73,7 @@ class Harbor:
             open_journal=partial(open_journal, database, lease=timedelta(seconds=30)),
             kill_leftovers=self._clean,
         )
-        new_worker = partial(Worker, self.queue, executor, name="worker", concurrency=8)
+        new_worker = partial(Worker, self.queue, executor, name="worker", concurrency=8, lease=lease)
         self.workers = [new_worker() for _ in range(workers)]
         self.store = PostgresThreadStore(database, session_life=life)
         self.approval_store = PostgresApprovalStore(database, self.log, on_decided=self.queue.wake)
@@ -173,10 +174,11 @@ async def open_harbor(
     life: timedelta = timedelta(hours=1),
     workers: int = 1,
     approval_ttl: timedelta = timedelta(hours=1),
+    lease: timedelta = timedelta(seconds=30),
 ) -> AsyncGenerator[Harbor]:
     """A running harbor. On the way out the workers stop first, and the log's writer last."""
     limits = RunLimits(max_steps=max_steps, timeout_seconds=timeout_seconds)
-    harbor = Harbor(database, script, limits=limits, life=life, workers=workers, approval_ttl=approval_ttl)
+    harbor = Harbor(database, script, limits=limits, life=life, workers=workers, approval_ttl=approval_ttl, lease=lease)
     async with asyncio.TaskGroup() as outer:
         writer = outer.create_task(harbor.log.write_forever())
         async with asyncio.TaskGroup() as group:
