@@ -287,6 +287,16 @@ async def test_no_sandbox_starts_for_an_answer_to_a_closed_session(quay: Quay) -
     assert quay.looks == 0
 
 
+async def test_of_many_answers_at_once_one_looks_at_the_file(quay: Quay) -> None:
+    thread_id = await quay.new_thread()
+    await quay.ask(thread_id, write())
+    answers = [quay.answer(thread_id, APPROVE) for _ in range(20)]
+    results = await asyncio.gather(*answers, return_exceptions=True)
+    assert sum(isinstance(result, Decided) for result in results) == 1
+    assert sum(isinstance(result, InterruptDecided) for result in results) == 19
+    assert quay.looks == 1
+
+
 async def test_an_expired_session_takes_no_answer(quay: Quay) -> None:
     quay = Quay(quay.database, life=timedelta(hours=1))
     thread_id = await quay.new_thread()

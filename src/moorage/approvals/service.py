@@ -1,8 +1,10 @@
 """How humans answer: what waits is looked up, checked, compared with the files as they are, and decided in one go."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from moorage.approvals.decisions import (
     Answer,
@@ -84,6 +86,7 @@ class Approvals:
         self._store = store
         self._inspect = inspect
         self._resolve = resolve
+        self._turns = WeakValueDictionary[ThreadId, asyncio.Lock]()
 
     async def pending(self, owner: UserId, thread_id: ThreadId) -> list[Interrupt]:
         return await self._store.pending(owner, thread_id)
@@ -123,7 +126,7 @@ class Approvals:
                 check_decision(interrupt, decision)
             return await self._decide(owner, thread_id, chosen, via=via, request=request)
 
-        return await self._once(owner, request, act)
+        return await self._once(owner, thread_id, request, act)
 
     async def answer_all(
         self,
@@ -148,7 +151,7 @@ class Approvals:
             chosen = [(interrupt, decision) for interrupt in pending]
             return await self._decide(owner, thread_id, chosen, via=via, request=request)
 
-        return await self._once(owner, request, act)
+        return await self._once(owner, thread_id, request, act)
 
     async def cancel_pending(self, owner: UserId, thread_id: ThreadId) -> None:
         await self._store.cancel_pending(owner, thread_id)
@@ -157,18 +160,25 @@ class Approvals:
         """Close what nobody decided in time; answers how many approvals that were."""
         return await self._store.expire()
 
-    async def _once(self, owner: UserId, request: RequestKey | None, act: Callable[[], Awaitable[Decided]]) -> Decided:
+    async def _once(
+        self, owner: UserId, thread_id: ThreadId, request: RequestKey | None, act: Callable[[], Awaitable[Decided]]
+    ) -> Decided:
         """The first answer to a repeated request, also when it came while this repetition was being checked."""
         if request is None:
-            return await act()
+            return await self._in_turn(thread_id, act)
         if (earlier := await self._store.find_answer(owner, request)) is not None:
             return earlier
         try:
-            return await act()
+            return await self._in_turn(thread_id, act)
         except AppError:
             if (earlier := await self._store.find_answer(owner, request)) is not None:
                 return earlier
             raise
+
+    async def _in_turn(self, thread_id: ThreadId, act: Callable[[], Awaitable[Decided]]) -> Decided:
+        """One answer to a thread after the other: of a hundred that come at once, one reads the whole file."""
+        async with self._turns.setdefault(thread_id, asyncio.Lock()):
+            return await act()
 
     async def _decide(
         self,
