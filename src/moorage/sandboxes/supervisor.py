@@ -283,8 +283,9 @@ def run(link: Link, order: "dict[str, Any]") -> "dict[str, object]":
     signal.set_wakeup_fd(signalled, warn_on_full_buffer=False)
     oom_kills, refused_forks = _oom_kills(), _refused_forks()
     deadline = time.monotonic() + order["time_limit"]
-    command = Command(order)
     link.send(b"r")
+    link.flush()  # before it can do anything, such as kill this process: what was not said to have started runs again
+    command = Command(order)
     outcome = _attend(link, command, wakeup, deadline, order["output_limit"])
     clean = command.kill()
     _drain(link, command)

@@ -95,3 +95,13 @@ async def test_a_sandbox_out_of_processes_says_so_and_recovers(
     began = time.monotonic()
     assert (await sandbox.run("echo fine", time_limit=10)).output == "fine\n"
     assert time.monotonic() - began < _NEXT_SECONDS
+
+
+async def test_commands_that_kill_their_supervisors_at_once_run_at_most_once(
+    harbour: Harbour, thread_id: ThreadId, sandbox: Sandbox
+) -> None:
+    """Each makes the sandbox start anew under the others: some are never started."""
+    commands = [f"echo {n} >> tally; kill -9 $PPID" for n in range(24)]
+    await asyncio.gather(*(sandbox.run(command, time_limit=20) for command in commands), return_exceptions=True)
+    tally = (harbour.workspaces.path(thread_id) / "tally").read_text().split()
+    assert len(tally) == len(set(tally)) > 0
