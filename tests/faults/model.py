@@ -56,7 +56,8 @@ class Model:
 @asynccontextmanager
 async def open_model() -> AsyncGenerator[Model]:
     with _started() as url:
-        async with httpx.AsyncClient(base_url=url, timeout=10) as client:
+        fresh = httpx.Limits(max_keepalive_connections=0)  # a kept connection may be closed just as it is used
+        async with httpx.AsyncClient(base_url=url, timeout=10, limits=fresh) as client:
             yield Model(client)
 
 
