@@ -27,6 +27,7 @@ from moorage.adapters.postgres.run_endings import LOCK_THREAD
 from moorage.adapters.postgres.run_queue import PostgresRunQueue
 from moorage.adapters.postgres.submissions import LOCK_RUNS
 from moorage.runs.run import BusyPolicy
+from moorage.sandboxes.port import SandboxDied
 from moorage.threads import ThreadRunStatus
 
 type Open = Callable[..., AbstractAsyncContextManager[Harbor]]
@@ -274,6 +275,17 @@ async def test_a_worker_that_stops_leaves_a_sub_agent_between_its_steps(open_wit
         told = await harbor.told(thread, await harbor.answer(thread, s2=APPROVE))
         assert (end_of(told), results(told)) == ("success", {"s2": "success", "t1": "success"})
         await assert_told_once(harbor, thread)
+
+
+async def test_a_call_under_which_the_sandbox_died_is_not_run_again(harbor: Harbor) -> None:
+    thread = await harbor.new_thread()
+    await harbor.say(thread, "two")
+    harbor.sandbox.failures["a"] = SandboxDied("gone")
+    assert end_of(await harbor.told(thread, await harbor.answer(thread, c1=APPROVE))) == "error"
+    del harbor.sandbox.failures["a"]
+    told = await harbor.told(thread, await harbor.answer(thread, c2=APPROVE))
+    assert (results(told), end_of(told)) == ({"c1": "outcome_unknown", "c2": "success"}, "success")
+    assert harbor.sandbox.ran == ["b"]
 
 
 async def test_a_large_result_is_told_at_once_and_once(open_with: Open) -> None:

@@ -35,7 +35,7 @@ from moorage.agent.results import answer_for, named, naming_new_files, rejection
 from moorage.agent.sandbox_files import SandboxFiles
 from moorage.approvals import Interrupt, InterruptStatus
 from moorage.rules import Verdict
-from moorage.sandboxes.port import SandboxUnavailable, StartedTooLate, start_by
+from moorage.sandboxes.port import SandboxDied, SandboxUnavailable, StartedTooLate, start_by
 
 ALLOWED_DECISIONS = ("approve", "edit", "reject", "respond")
 
@@ -210,6 +210,8 @@ class _Passage:
                 return await self.call_tool(request)
             except StartedTooLate:  # slow, or frozen: withdrawing tells which
                 await self._journal.withdraw(call)
+            except SandboxDied:
+                raise
             except SandboxUnavailable:
                 await self._journal.withdraw(call)
                 raise

@@ -34,6 +34,12 @@ class SandboxGone(SandboxUnavailable):
     code = "sandbox_gone"
 
 
+class SandboxDied(SandboxUnavailable):
+    """The sandbox died under what it did: that may have taken effect."""
+
+    code = "sandbox_died"
+
+
 class StartedTooLate(SandboxUnavailable):
     """Nothing was started, because `start_by` had passed."""
 
@@ -150,7 +156,7 @@ class Sandbox(Protocol):
     async def write_file(self, path: str, content: bytes) -> bool:
         """Create or replace the file at once, with its parent folders; answers whether it is new.
 
-        Raises PathError or SandboxUnavailable.
+        Raises PathError, SandboxDied (it may be written) or another SandboxUnavailable (it is not).
         """
         ...
 

@@ -24,6 +24,7 @@ from moorage.sandboxes.port import (
     OnOutput,
     Outcome,
     PathError,
+    SandboxDied,
     SandboxGone,
     SandboxUnavailable,
     StartedTooLate,
@@ -346,4 +347,4 @@ def _raise_for(report: Report) -> None:
     if report.error:
         raise SandboxUnavailable(f"The sandbox is out of resources: {report.error}.")
     if report.outcome != Outcome.EXITED:
-        raise SandboxUnavailable("The sandbox died during the file operation.")
+        raise SandboxDied("The sandbox died during the file operation.")
