@@ -193,17 +193,45 @@ async def test_what_was_committed_before_the_run_ended_counts_as_said(
     await asyncio.wait_for(waiting, 10)
 
 
-async def test_what_postgres_cannot_hold_fails_at_once_and_alone(ports: Ports, log: PostgresEventLog) -> None:
-    """More distinct words than a search index can hold: Postgres says so with an error that sounds temporary."""
-    evil, good = await ports.running(), await ports.running()
-    words = " ".join(f"ก{number:x}ฮฮฮฮฮฮฮฮฮฮ" for number in range(60_000))
-    event = run_event(EventType.MESSAGE_COMPLETE, {}, message=Message("m", Role.ASSISTANT, words))
+_REFUSE_EVIL = """
+CREATE FUNCTION refuse_evil() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.content = 'evil' THEN
+        RAISE EXCEPTION 'this is more than a row can hold' USING ERRCODE = 'program_limit_exceeded';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER refuse_evil BEFORE INSERT ON messages FOR EACH ROW EXECUTE FUNCTION refuse_evil();
+"""
+
+
+@pytest.fixture
+async def evil(database_url: str) -> AsyncGenerator[RunEvent]:
+    """An event with a message that Postgres cannot hold: it says so with an error that sounds temporary."""
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        await connection.execute(_REFUSE_EVIL)
+        yield run_event(EventType.MESSAGE_COMPLETE, {}, message=Message("m", Role.ASSISTANT, "evil"))
+        await connection.execute("DROP FUNCTION refuse_evil CASCADE")
+
+
+async def test_what_postgres_cannot_hold_fails_at_once_and_alone(
+    ports: Ports, log: PostgresEventLog, evil: RunEvent
+) -> None:
+    theirs, ours = await ports.running(), await ports.running()
     refused, stored = await asyncio.wait_for(
-        asyncio.gather(log.append(evil, [event]), log.append(good, [said("a")]), return_exceptions=True), 20
+        asyncio.gather(log.append(theirs, [evil]), log.append(ours, [said("a")]), return_exceptions=True), 20
     )
     assert isinstance(refused, Unavailable)
     assert stored is None
-    assert await texts(ports, good) == data("a")
+    assert await texts(ports, ours) == data("a")
+
+
+async def test_a_message_of_very_many_words_is_stored(ports: Ports, log: PostgresEventLog) -> None:
+    """A search index holds about a megabyte of distinct words: beyond its reach a message is stored all the same."""
+    claim = await ports.running()
+    words = " ".join(f"ก{number:x}ฮฮฮฮฮฮฮฮฮฮ" for number in range(60_000))
+    event = run_event(EventType.MESSAGE_COMPLETE, {}, message=Message("m", Role.ASSISTANT, words))
+    assert await asyncio.wait_for(log.append(claim, [event]), 20) is None
 
 
 async def test_connections_that_are_cut_again_and_again_lose_and_double_nothing(
