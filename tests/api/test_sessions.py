@@ -161,3 +161,13 @@ async def test_no_answer_gets_in_while_a_session_is_cancelled(alice: User, serve
     assert (await alice.client.get(f"/api/sessions/{thread}")).json()["run_status"] == "idle"
     assert only(await alice.play(thread, then="hi"), "run_end")["status"] == "success"
     assert not (server.workspaces / "alice" / thread / "ran.txt").exists()
+
+
+async def test_who_follows_a_session_that_is_deleted_is_told(alice: User):
+    thread = await alice.new_session()
+    await alice.play(thread, then="hi")
+    following = asyncio.create_task(alice.stream("GET", f"/api/sessions/{thread}/events"))
+    await asyncio.sleep(0.5)
+    await alice.client.delete(f"/api/sessions/{thread}")
+    events = await asyncio.wait_for(following, 10)
+    assert (events[-1].type, events[-1].data["reason"]) == ("stream_closed", "gap")

@@ -101,11 +101,8 @@ class _Reader:
         """A page is about to be read: what is told from now on may not be in it."""
         self._told = False
 
-    def caught_up(self, page: _Page | None) -> None:
+    def caught_up(self, page: _Page) -> None:
         """The page was read: from here on the buffer serves, unless there is more in the table."""
-        if page is None:
-            self.stale = False
-            return
         self.seen = page.events[-1].seq if page.events else max(self.seen, page.last_seq)
         self._newest = max(self._newest, page.last_seq)
         self.stale = self._told or self.seen < self._newest
@@ -217,10 +214,12 @@ class EventReaders:
         except Unavailable as error:
             log.warning("event_log_read_failed", detail=error.detail)
             return await reader.next(_PAUSE_SECONDS)
-        if page is not None and not page.first_seq - 1 <= reader.seen <= page.last_seq:
+        if page is None:  # the thread was removed
+            raise EventsForgotten(reader.seen)
+        if not page.first_seq - 1 <= reader.seen <= page.last_seq:
             raise EventsForgotten(page.last_seq)
         reader.caught_up(page)
-        return page.events or None if page else None
+        return page.events or None
 
     async def _page(self, thread_id: ThreadId, *, after: int, limit: int, size: int) -> _Page | None:
         """Events after a seq, with what the thread's bounds were in the same moment; None without such a thread."""
@@ -260,12 +259,14 @@ class EventReaders:
                 log.warning("event_log_poll_failed", detail=error.detail)
 
     async def _poll(self) -> None:
+        followed = list(self._readers)
         async with self._database.system_transaction() as connection:
             cursor = await connection.execute(
-                "SELECT thread_id, last_seq FROM threads WHERE thread_id = ANY(%s)", [list(self._readers)]
+                "SELECT thread_id, last_seq FROM threads WHERE thread_id = ANY(%s)", [followed]
             )
-            rows = await cursor.fetchall()
-        for row in rows:
-            for reader in self._readers.get(row["thread_id"], ()):
-                if not reader.knows(row["last_seq"]):
-                    reader.go_back(to_at_least=row["last_seq"])
+            last_seqs = {row["thread_id"]: row["last_seq"] for row in await cursor.fetchall()}
+        for thread_id in followed:
+            last_seq = last_seqs.get(thread_id)  # None: the thread was removed, as its readers will find
+            for reader in self._readers.get(thread_id, ()):
+                if last_seq is None or not reader.knows(last_seq):
+                    reader.go_back(to_at_least=last_seq or 0)
