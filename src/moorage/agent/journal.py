@@ -21,8 +21,8 @@ from moorage.rules import Verdict
 
 type ToolResult = ToolMessage | Command[Any]
 
-OUTCOME_UNKNOWN = (
-    "outcome_unknown: the server restarted while this ran; it may or may not have taken effect. "
+_OUTCOME_UNKNOWN = (
+    "outcome_unknown: {what} while this ran; it may or may not have taken effect. "
     "Look at the state of things before you do anything again."
 )
 
@@ -167,7 +167,8 @@ def message_of(result: ToolResult) -> ToolMessage | None:
     return next((item for item in messages if isinstance(item, ToolMessage)), None)
 
 
-def unknown_outcome() -> dict[str, Any]:
-    """The result of a call that was started and never heard of again."""
-    report = {"status": "outcome_unknown", "result": OUTCOME_UNKNOWN, "duration_ms": 0}
-    return {"message": {"content": OUTCOME_UNKNOWN, "status": "error"}, "report": report}
+def unknown_outcome(what: str = "the server restarted") -> dict[str, Any]:
+    """The result of a call that was started and never heard of again, because of `what`."""
+    content = _OUTCOME_UNKNOWN.format(what=what)
+    report = {"status": "outcome_unknown", "result": content, "duration_ms": 0}
+    return {"message": {"content": content, "status": "error"}, "report": report}

@@ -13,6 +13,7 @@ from langgraph.types import StateSnapshot
 
 from moorage.agent.journal import CallKey, Entry, Journal, unknown_outcome, unpack
 
+_STOPPED = "the run was stopped"
 _NEVER_RAN = "This {tool} call was not run: the run ended before it."
 _BROKEN_OFF = (
     "This task was broken off: the run ended before its sub-agent did, which may have done a part of it. "
@@ -83,7 +84,7 @@ def reports_of(entries: Iterable[Entry], journal: Journal) -> dict[str, Mapping[
     """What readers are told of these calls' results, by the result's message id."""
     found: dict[str, Mapping[str, Any]] = {}
     for entry in entries:
-        result = entry.result or unknown_outcome()
+        result = entry.result or unknown_outcome(_STOPPED)
         rejected = {"status": "rejected", "result": result.get("content", "")}
         found[entry.key.result_id(journal.thread_id)] = result.get("report") or rejected
     return found
@@ -106,7 +107,7 @@ def _result_of(
     if entry is None:
         content = _BROKEN_OFF if call["name"] == "task" else _NEVER_RAN.format(tool=call["name"])
         return ToolMessage(content, id=result_id, tool_call_id=call_id, name=call["name"], status="error")
-    held = entry.result or unknown_outcome()
+    held = entry.result or unknown_outcome(_STOPPED)
     result = unpack({**held, "update": None}, tool_call_id=call_id, message_id=result_id, name=call["name"])
     return cast("ToolMessage", result)
 

@@ -114,8 +114,10 @@ class Worker:
             self._queue.wake()
 
     async def _keep_leases(self) -> None:
+        between = pause = self._lease.total_seconds() / _HEARTBEATS_PER_LEASE
         while True:
-            await asyncio.sleep(self._lease.total_seconds() / _HEARTBEATS_PER_LEASE)
+            await asyncio.sleep(pause)
+            pause = between
             claims = list(self._executions)
             try:
                 if claims:
@@ -126,3 +128,4 @@ class Worker:
                 self._early_stops.clear()  # those of runs that other workers have
             except AppError as error:
                 log.warning("heartbeat_failed", code=error.code, detail=error.detail)
+                pause = min(between, _PAUSE_AFTER_FAILURE)  # before anybody finds that the leases ran out

@@ -47,7 +47,7 @@ class BwrapChannel:
         try:
             self._stdin.write(data)
             await self._stdin.drain()
-        except ConnectionError:
+        except (ConnectionError, RuntimeError):  # uvloop's word for a transport that is closed
             return
 
     async def receive(self) -> bytes:

@@ -77,7 +77,7 @@ class PostgresCopyStore:
 
     def __init__(self, database: Database, *, session_life: timedelta) -> None:
         """Sessions without activity for `session_life` count in no quota; 0 means all do."""
-        self._database = database
+        self._database = database.unhurried
         self._life = session_life.total_seconds()
 
     async def check(self, source: Thread, *, quota: int) -> int:

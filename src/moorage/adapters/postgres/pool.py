@@ -1,15 +1,19 @@
 """The one connection pool, and the two kinds of transaction that everything runs in."""
 
+import asyncio
+import os
+import socket
 import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from copy import copy
 from typing import Any
 
 import orjson
 import psycopg
 from psycopg import AsyncConnection, sql
 from psycopg.abc import Params, QueryNoTemplate
-from psycopg.pq import TransactionStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
@@ -20,6 +24,9 @@ from moorage.errors import Unavailable
 from moorage.ids import UserId
 
 _FRESH_SECONDS = 1.0
+_CHECK_SECONDS = 2.0
+_STATEMENT_SECONDS = 10.0
+_UNHURRIED_SECONDS = 300.0
 _CHECKOUT_SECONDS = 5.0
 _RETRY_SECONDS = 2
 _CANNOT_WRITE_SECONDS = 30
@@ -65,6 +72,7 @@ class Database:
 
     def __init__(self, pool: AsyncConnectionPool[Connection], roles: Roles) -> None:
         self._pool = pool
+        self._seconds = _STATEMENT_SECONDS
         self._refused: tuple[float, CannotWrite] | None = None  # the last write that failed, and when
         self._set_system = sql.SQL("SET LOCAL ROLE {}").format(sql.Identifier(roles.system))
         self._as_system = sql.SQL("BEGIN; {}").format(self._set_system)
@@ -114,13 +122,21 @@ class Database:
         async with self._transaction(self._as_system) as connection:
             yield connection
 
+    @property
+    def unhurried(self) -> "Database":
+        """The same for what may take minutes: removing or copying all that a thread has."""
+        unhurried = copy(self)
+        unhurried._seconds = _UNHURRIED_SECONDS
+        return unhurried
+
     @asynccontextmanager
     async def connection(self) -> AsyncGenerator[Connection]:
         """A connection in autocommit mode, as the app role with no user set: it sees no tenant's rows."""
         try:
             with _unavailable():
                 async with self._pool.connection() as connection:
-                    yield connection
+                    with _at_most(self._seconds, connection):
+                        yield connection
                     connection.answered_at = time.monotonic()
         except CannotWrite as error:
             self._refused = (time.monotonic(), error)
@@ -187,6 +203,7 @@ async def open_database(url: str, *, min_size: int = 2, max_size: int = 20) -> A
         reconnect_timeout=_RETRY_SECONDS,
         configure=configure,
         check=_check_idle,
+        reset=_check_returned,
         open=False,
         name="moorage",
     )
@@ -237,8 +254,33 @@ async def _check_roles(url: str) -> Roles:
 async def _check_idle(connection: Connection) -> None:
     """Ask a connection whether it lives, unless it answered a moment ago: saves most calls a round trip."""
     if time.monotonic() - connection.answered_at > _FRESH_SECONDS:
-        await connection.execute("", prepare=False)
+        with _at_most(_CHECK_SECONDS, connection):
+            await connection.execute("", prepare=False)
         connection.answered_at = time.monotonic()
+
+
+async def _check_returned(connection: Connection) -> None:
+    """What was cancelled at the wrong moment may leave a connection in a pipeline: nobody else may get it."""
+    if connection.pgconn.pipeline_status != PipelineStatus.OFF or connection._pipeline is not None:  # pyright: ignore[reportPrivateUsage]
+        raise psycopg.OperationalError("the connection was left in a pipeline")
+
+
+@contextmanager
+def _at_most(seconds: float, connection: Connection) -> Generator[None]:
+    """Hang up on a Postgres that keeps the connection and does not answer, as one that is frozen.
+
+    Cancelling would not do: psycopg then asks Postgres to cancel the statement, and waits for that answer.
+    """
+    timer = asyncio.get_running_loop().call_later(seconds, _hang_up, connection)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _hang_up(connection: Connection) -> None:
+    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.pgconn.socket)) as line:
+        line.shutdown(socket.SHUT_RDWR)
 
 
 def _refuse_failed(connection: Connection) -> None:

@@ -135,7 +135,7 @@ class PostgresThreadStore:
             await connection.execute(statement, [value, owner, thread_id])
 
     async def delete(self, owner: UserId, thread_id: ThreadId) -> None:
-        async with self._database.tenant_transaction(owner) as connection:
+        async with self._database.unhurried.tenant_transaction(owner) as connection:
             await connection.execute("SELECT FROM threads WHERE thread_id = %s FOR UPDATE", [thread_id])
             for table in _TABLES_OF_A_THREAD:
                 statement = sql.SQL("DELETE FROM {} WHERE thread_id = %s").format(sql.Identifier(table))
