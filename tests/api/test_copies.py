@@ -1,5 +1,7 @@
 """Copying a session over HTTP: its history, state and files."""
 
+import asyncio
+
 from tests.api.harness import NewUser, Server, User, only
 
 
@@ -42,3 +44,18 @@ async def test_copying_is_for_the_owner_and_takes_nothing_else(alice: User, new_
     assert (await bob.client.post(f"/api/sessions/{thread}/copy")).status_code == 403
     reply = await alice.client.post(f"/api/sessions/{thread}/copy", json={"owner": "bob"})
     assert reply.status_code == 422
+
+
+async def test_a_copy_that_is_asked_for_again_with_its_key_is_the_same_one(server: Server, alice: User):
+    thread = await alice.new_session()
+    await alice.play(thread, then="first")
+    headers = {"Idempotency-Key": "copy-1"}
+    ask = f"/api/sessions/{thread}/copy"
+    replies = await asyncio.gather(*(alice.client.post(ask, headers=headers) for _ in range(5)))
+    assert {reply.status_code for reply in replies} == {201}
+    [copy] = {reply.json()["thread_id"] for reply in replies}
+    listed = {item["thread_id"] for item in (await alice.client.get("/api/sessions")).json()["items"]}
+    assert listed >= {thread, copy}
+    assert len(list((server.workspaces / "alice").iterdir())) <= len(listed)
+    other = await alice.client.post(ask, headers=headers, json={"title": "another"})
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")

@@ -5,8 +5,10 @@ from typing import Any, LiteralString
 
 from psycopg import AsyncConnection
 
+from moorage.adapters.postgres.idempotency import earlier_answer, find_answer, keep_answer
 from moorage.adapters.postgres.pool import Database
 from moorage.copies import ThreadBusy
+from moorage.idempotency import RequestKey
 from moorage.ids import ThreadId
 from moorage.threads import SessionQuotaExceeded, Thread, ThreadNotFound
 
@@ -84,9 +86,25 @@ class PostgresCopyStore:
         async with self._database.tenant_pipeline(source.owner_id) as connection:
             return await self._standing(connection, source, quota)
 
-    async def insert(self, source: Thread, target: ThreadId, *, title: str | None, quota: int, as_of: int) -> None:
+    async def find_earlier(self, source: Thread, request: RequestKey) -> ThreadId | None:
+        async with self._database.tenant_pipeline(source.owner_id) as connection:
+            answer = await find_answer(connection, source.owner_id, request)
+        return ThreadId(answer["thread_id"]) if answer else None
+
+    async def insert(
+        self,
+        source: Thread,
+        target: ThreadId,
+        *,
+        title: str | None,
+        quota: int,
+        as_of: int,
+        request: RequestKey | None,
+    ) -> ThreadId:
         values = {"source": source.thread_id, "target": target, "title": title}
         async with self._database.tenant_pipeline(source.owner_id) as connection:
+            if (earlier := await earlier_answer(connection, source.owner_id, request)) is not None:
+                return ThreadId(earlier["thread_id"])
             if quota:
                 await connection.execute(_LOCK_QUOTA, [f"quota:{source.owner_id}"])
             await connection.execute("SELECT FROM threads WHERE thread_id = %s FOR NO KEY UPDATE", [source.thread_id])
@@ -94,6 +112,8 @@ class PostgresCopyStore:
                 raise ThreadBusy
             for statement in _COPY:
                 await connection.execute(statement, values)
+            await keep_answer(connection, source.owner_id, request, {"thread_id": target})
+        return target
 
     async def _standing(self, connection: AsyncConnection[Row], source: Thread, quota: int) -> int:
         values = {"owner": source.owner_id, "source": source.thread_id, "life": self._life}
