@@ -12,6 +12,8 @@ from langchain_core.messages import ToolMessage
 from moorage.agent.backend import created_files, tool_output_sink
 from moorage.agent.journal import ToolResult, message_of
 
+_COMMAND_TOOL = "execute"
+
 
 def rejection(name: str, reason: str) -> str:
     because = f" Reason: {reason}" if reason else ""
@@ -59,10 +61,11 @@ def report_of(result: ToolResult, *, rejected: bool, edited: Any, seconds: float
     """What readers are told of a result, as JSON."""
     message = message_of(result)
     artifact = cast("object", message.artifact) if message else None
-    ran = cast("dict[str, Any]", artifact) if isinstance(artifact, dict) else {}
-    exit_code = ran.get("exit_code")
-    # A command without an exit code is one that nobody saw the end of.
-    failed = message is not None and (message.status == "error" or ("exit_code" in ran and exit_code != 0))
+    ran = cast("dict[str, Any]", artifact) if isinstance(artifact, dict) else None
+    exit_code = ran.get("exit_code") if ran else None
+    # A command that ran and has no exit code is one that nobody saw the end of.
+    unseen = ran is not None and message is not None and message.name == _COMMAND_TOOL and exit_code is None
+    failed = message is not None and (message.status == "error" or exit_code not in (None, 0) or unseen)
     return {
         "status": "rejected" if rejected else "error" if failed else "success",
         "result": message.text if message else "",
