@@ -22,7 +22,9 @@ async def test_sigterm_ends_a_server_in_time_and_its_work_goes_on_in_the_next(wo
     message = script(then=words(20), hold=True)
     sent = await talking.say(message)
     await world.model.until_asked(message.mark)
-    reader = asyncio.create_task(_last_frame(talking))
+    reading = asyncio.Event()
+    reader = asyncio.create_task(_last_frame(talking, reading))
+    await asyncio.wait_for(reading.wait(), 10)
     began = time.monotonic()
     server.terminate()
     await eventually(lambda: _is_refused(short), seconds=5, what="new work is refused")
@@ -73,10 +75,12 @@ async def _is_refused(thread: Thread) -> bool:
         return True
 
 
-async def _last_frame(thread: Thread) -> tuple[str, str | None]:
+async def _last_frame(thread: Thread, reading: asyncio.Event) -> tuple[str, str | None]:
+    """The last thing that a reader is told; `reading` says that it is one."""
     async with (
         thread.user.client(thread.server) as client,
         client.stream("GET", f"/api/sessions/{thread.id}/events", timeout=60) as reply,
     ):
+        reading.set()
         events = [event async for event in read_events(reply)]
     return events[-1].type, events[-1].data.get("reason")

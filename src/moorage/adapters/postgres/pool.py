@@ -134,7 +134,7 @@ class Database:
         """A connection in autocommit mode, as the app role with no user set: it sees no tenant's rows."""
         try:
             with _unavailable():
-                async with self._pool.connection() as connection:
+                async with self._pool.connection() as connection, _clean(connection):
                     with _at_most(self._seconds, connection):
                         yield connection
                     connection.answered_at = time.monotonic()
@@ -145,7 +145,8 @@ class Database:
     async def ping(self) -> None:
         """One round trip on a connection that was checked; raises Unavailable, also when a write failed lately."""
         async with self.connection() as connection:
-            row = await (await connection.execute(_MAY_WRITE, prepare=False)).fetchone()
+            with _at_most(_CHECK_SECONDS, connection):
+                row = await (await connection.execute(_MAY_WRITE, prepare=False)).fetchone()
         if row is None or row["read_only"]:
             raise CannotWrite(_READ_ONLY, retry_after=_CANNOT_WRITE_SECONDS)
         if self._refused is not None and time.monotonic() - self._refused[0] < _REFUSED_SECONDS:
@@ -203,7 +204,6 @@ async def open_database(url: str, *, min_size: int = 2, max_size: int = 20) -> A
         reconnect_timeout=_RETRY_SECONDS,
         configure=configure,
         check=_check_idle,
-        reset=_check_returned,
         open=False,
         name="moorage",
     )
@@ -259,10 +259,15 @@ async def _check_idle(connection: Connection) -> None:
         connection.answered_at = time.monotonic()
 
 
-async def _check_returned(connection: Connection) -> None:
-    """What was cancelled at the wrong moment may leave a connection in a pipeline: nobody else may get it."""
-    if connection.pgconn.pipeline_status != PipelineStatus.OFF or connection._pipeline is not None:  # pyright: ignore[reportPrivateUsage]
-        raise psycopg.OperationalError("the connection was left in a pipeline")
+@asynccontextmanager
+async def _clean(connection: Connection) -> AsyncGenerator[None]:
+    """What is cancelled at the wrong moment may leave a connection in a pipeline: nobody else may get it."""
+    try:
+        yield
+    finally:
+        in_pipeline = connection._pipeline is not None  # pyright: ignore[reportPrivateUsage]
+        if in_pipeline or connection.pgconn.pipeline_status != PipelineStatus.OFF:
+            await connection.close()
 
 
 @contextmanager
