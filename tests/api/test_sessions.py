@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import psycopg
-from tests.api.harness import PASSWORD, NewUser, Server, User, make_settings, only, pending, running
+from tests.api.harness import PASSWORD, NewUser, Server, User, make_settings, only, pending, read_events, running
 
 
 async def test_a_new_session_belongs_to_its_user_and_is_idle(alice: User):
@@ -150,11 +150,14 @@ async def test_who_asks_for_events_beyond_the_last_one_is_told(alice: User):
 
 async def test_no_answer_gets_in_while_a_session_is_cancelled(alice: User, server: Server):
     thread = await alice.new_session()
-    slow, quick = ("execute", {"command": "sleep 30"}), ("execute", {"command": "echo ran > ran.txt"})
+    slow, quick = ("execute", {"command": "touch started; sleep 30"}), ("execute", {"command": "echo ran > ran.txt"})
     [first, second] = pending(await alice.play(thread, [slow, quick]))
     url = "/api/approvals/{}/decision"
     await alice.client.post(url.format(first["id"]), json={"type": "approve"})
-    await asyncio.sleep(1)
+    started = server.workspaces / "alice" / thread / "started"
+    async with asyncio.timeout(20):
+        while not started.exists():  # noqa: ASYNC110 -- another process makes it
+            await asyncio.sleep(0.02)
     cancelling = [alice.client.post(f"/api/sessions/{thread}/cancel") for _ in range(3)]
     deciding = [alice.client.post(url.format(second["id"]), json={"type": "approve"}) for _ in range(6)]
     await asyncio.gather(*deciding[:3], *cancelling, *deciding[3:])
@@ -166,8 +169,9 @@ async def test_no_answer_gets_in_while_a_session_is_cancelled(alice: User, serve
 async def test_who_follows_a_session_that_is_deleted_is_told(alice: User):
     thread = await alice.new_session()
     await alice.play(thread, then="hi")
-    following = asyncio.create_task(alice.stream("GET", f"/api/sessions/{thread}/events"))
-    await asyncio.sleep(0.5)
-    await alice.client.delete(f"/api/sessions/{thread}")
-    events = await asyncio.wait_for(following, 10)
-    assert (events[-1].type, events[-1].data["reason"]) == ("stream_closed", "gap")
+    async with asyncio.timeout(10), alice.client.stream("GET", f"/api/sessions/{thread}/events") as reply:
+        events = read_events(reply)
+        await anext(events)
+        await alice.client.delete(f"/api/sessions/{thread}")
+        *_, last = [event async for event in events]
+    assert (last.type, last.data["reason"]) == ("stream_closed", "gap")

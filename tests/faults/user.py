@@ -3,27 +3,22 @@
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import orjson
+from tests.api.harness import Event, read_events
 from tests.faults.scripts import Script, script
 from tests.faults.server import Server
 from tests.faults.waiting import POLL_SECONDS
 
+__all__ = ["Event", "Sent", "Thread", "User", "persist", "read_events"]
+
 # What a client must bear while a server or Postgres is away.
 OUTAGE = (502, 503)
 LAST = ("success", "interrupted", "error", "timeout", "cancelled")
-
-
-@dataclass(frozen=True)
-class Event:
-    id: int | None
-    type: str
-    data: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -236,18 +231,6 @@ async def persist(
                 return reply
         assert time.monotonic() < deadline, f"nobody answers within {seconds:g} s"
         await asyncio.sleep(POLL_SECONDS)
-
-
-async def read_events(reply: httpx.Response) -> AsyncIterator[Event]:
-    fields: dict[str, str] = {}
-    async for line in reply.aiter_lines():
-        if line:
-            name, _, value = line.partition(": ")
-            fields[name] = value
-        elif "event" in fields:
-            event_id = int(fields["id"]) if "id" in fields else None
-            yield Event(event_id, fields["event"], orjson.loads(fields["data"]))
-            fields = {}
 
 
 def _chat_body(content: Script, strategy: str | None) -> dict[str, Any]:
