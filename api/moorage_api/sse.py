@@ -60,7 +60,7 @@ async def _frames(batches: Batches, *, after: int, recheck: Recheck, run_id: Run
                     yield _HEARTBEAT
                     continue
                 seen = batch[-1].seq
-                chosen = [event for event in batch if run_id is None or event.run_id == run_id]
+                chosen = [event for event in batch if _is_shown(event, run_id)]
                 if chosen:
                     yield b"".join(map(frame, chosen))
                 if run_id is not None and any(event.type is EventType.RUN_END for event in chosen):
@@ -71,6 +71,10 @@ async def _frames(batches: Batches, *, after: int, recheck: Recheck, run_id: Run
             yield closing_frame("gap", error.last_seq)
         else:
             yield closing_frame("server_restart", seen)
+
+
+def _is_shown(event: StoredEvent, run_id: RunId | None) -> bool:
+    return event.type is not EventType.GRAPH and (run_id is None or event.run_id == run_id)
 
 
 class _Allowed:

@@ -29,6 +29,7 @@ class EventType(StrEnum):
     MESSAGE_COMPLETE = "message_complete"
     RUN_END = "run_end"
     ERROR = "error"
+    GRAPH = "graph"  # what LangGraph itself said, for clients of its wire; the core API does not show it
 
 
 class Role(StrEnum):

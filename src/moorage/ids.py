@@ -24,6 +24,11 @@ def new_thread_id(owner: UserId) -> ThreadId:
     return ThreadId(f"{owner}-{uuid.uuid4()}")
 
 
+def full_thread_id(caller: UserId, text: str) -> str:
+    """What a client of the wire means by a thread id: a bare lower-case uuid is its caller's; all else is as it is."""
+    return f"{caller}-{text}" if _UUID.fullmatch(text) else text
+
+
 def new_run_id() -> RunId:
     return RunId(str(uuid.uuid4()))
 

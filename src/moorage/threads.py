@@ -44,6 +44,10 @@ class Thread:
     last_seq: int
     created_at: datetime
     last_active: datetime
+    wire_id: str
+    metadata: dict[str, Any]
+    updated_at: datetime
+    state_updated_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,18 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from moorage.approvals import RaisedInterrupt
 from moorage.claims import Claim, StopReason
 from moorage.errors import Conflict, InvalidPayload, LimitExceeded
-from moorage.ids import RunId
+from moorage.ids import RunId, ThreadId
 
 
 class RunKind(StrEnum):
     MESSAGE = "message"
     RESUME = "resume"
+    UPDATE = "update"  # changes the thread's state, and runs nothing
 
 
 class RunStatus(StrEnum):
@@ -34,6 +36,61 @@ class BusyPolicy(StrEnum):
     INTERRUPT = "interrupt"  # stops the running run, keeping what it did
     ROLLBACK = "rollback"  # stops the running run and undoes it
     REJECT_AND_CONTINUE = "reject_and_continue"  # rejects what waits for approval, then waits its turn
+
+
+class Record(StrEnum):
+    """What of LangGraph's own streams a run's log keeps beside our events."""
+
+    VALUES = "values"
+    UPDATES = "updates"
+    TASKS = "tasks"
+    CHECKPOINTS = "checkpoints"
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What a client of the LangGraph wire may ask of a run, beside or instead of a message.
+
+    `messages` are LangChain messages in JSON, each with an id; `values` the rest of the graph's input. With neither the
+    graph is entered where it stands. `update` and `goto` are those of a LangGraph command; `checkpoint_id` is where the
+    run branches off. `interrupt_before` and `interrupt_after` name nodes, "*" all. `kwargs` is what the client sent, as
+    it is shown. An `ephemeral` run takes its thread with it when it has ended.
+    """
+
+    assistant_id: str | None = None
+    messages: tuple[dict[str, Any], ...] = ()
+    values: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    update: Mapping[str, Any] | None = None
+    goto: tuple[str, ...] = ()
+    checkpoint_id: str | None = None
+    interrupt_before: tuple[str, ...] = ()
+    interrupt_after: tuple[str, ...] = ()
+    record: tuple[Record, ...] = ()
+    max_steps: int | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    webhook: str | None = None
+    after_seconds: float = 0
+    ephemeral: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as it is stored. `first_seq` is that of its first event; `error` a problem object."""
+
+    run_id: RunId
+    thread_id: ThreadId
+    assistant_id: str
+    kind: RunKind
+    status: RunStatus
+    first_seq: int
+    metadata: dict[str, Any]
+    kwargs: dict[str, Any]
+    multitask_strategy: str
+    cancel_reason: str | None
+    error: dict[str, Any] | None
+    created_at: datetime
+    updated_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,8 @@ from moorage.threads import (
 type Row = dict[str, Any]
 
 _COLUMNS = """thread_id, owner_id, title, assistant_id, run_status, message_count, turn_count, last_seq, created_at,
-    last_active, CASE WHEN status = 'active' AND %(life)s > 0 AND last_active < now() - make_interval(secs => %(life)s)
+    last_active, COALESCE(wire_id, thread_id) AS wire_id, metadata, updated_at, state_updated_at,
+    CASE WHEN status = 'active' AND %(life)s > 0 AND last_active < now() - make_interval(secs => %(life)s)
     THEN 'expired' ELSE status END AS status"""
 
 _FIND = f"SELECT {_COLUMNS} FROM threads WHERE owner_id = %(owner)s AND thread_id = %(thread_id)s"  # noqa: S608
@@ -196,4 +197,8 @@ def _thread(row: Row) -> Thread:
         last_seq=row["last_seq"],
         created_at=row["created_at"],
         last_active=row["last_active"],
+        wire_id=row["wire_id"],
+        metadata=row["metadata"],
+        updated_at=row["updated_at"],
+        state_updated_at=row["state_updated_at"],
     )
