@@ -203,7 +203,7 @@ class FakeAgent:
     async def _run(self, run_input: dict[str, Any]) -> list[Delta | RunEvent]:
         _current.set(self)
         runner = AgentRunner(self.agents, lambda *_, **__: self.saver)
-        run = runner.start(CLAIM, "agent", run_input, self.context, on_saved=lambda _: None, fresh=False)
+        run = runner.start(CLAIM, get_assistant("agent"), run_input, self.context, on_saved=lambda _: None, fresh=False)
         self.reader = run.reader
         async with asyncio.timeout(20):
             told = [event async for event in run.events()]

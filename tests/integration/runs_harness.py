@@ -21,13 +21,14 @@ from moorage.adapters.postgres.run_queue import PostgresRunQueue
 from moorage.adapters.postgres.threads import PostgresThreadStore
 from moorage.agent.runner import AgentRunner
 from moorage.approvals import Answer, Approvals, Decided, Decision, DecisionType
+from moorage.assistants import Assistant, get_assistant
 from moorage.ids import ThreadId, UserId, new_thread_id
 from moorage.rules import Remember
 from moorage.runs.executor import Executor, RunLimits
 from moorage.runs.run import Started
 from moorage.runs.service import Runs
 from moorage.runs.worker import Worker
-from moorage.threads import Thread, Threads
+from moorage.threads import NewThread, Thread, Threads
 
 ALICE = UserId("alice")
 PATIENCE = 20
@@ -71,6 +72,7 @@ class Harbor:
             self.queue,
             limits,
             open_journal=partial(open_journal, database, lease=timedelta(seconds=30)),
+            load_assistant=self._assistant,
             kill_leftovers=self._clean,
         )
         new_worker = partial(Worker, self.queue, executor, name="worker", concurrency=8, lease=lease)
@@ -85,12 +87,15 @@ class Harbor:
     async def _remove(self, thread_id: ThreadId) -> None:
         self.removed.append(thread_id)
 
+    async def _assistant(self, _owner: UserId, assistant_id: str) -> Assistant:
+        return get_assistant(assistant_id)
+
     async def _clean(self, thread_id: ThreadId) -> None:
         self.cleaned.append(thread_id)
 
     async def new_thread(self) -> Thread:
         thread_id = new_thread_id(ALICE)
-        await self.store.create(ALICE, thread_id, title="", assistant_id="agent", quota=0)
+        await self.store.create(ALICE, NewThread(thread_id), quota=0)
         return await self.thread(thread_id)
 
     async def thread(self, thread_id: ThreadId) -> Thread:

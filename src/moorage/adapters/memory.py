@@ -19,6 +19,7 @@ from moorage.runs.run import (
     Outcome,
     QueueFull,
     RunKind,
+    RunRequest,
     RunStatus,
     Started,
 )
@@ -133,10 +134,13 @@ class MemoryRunQueue:
         owner: UserId,
         thread_id: ThreadId,
         *,
-        content: str,
+        content: str | None,
         policy: BusyPolicy,
         idempotency_key: str | None,
+        request: RunRequest | None = None,
     ) -> Started:
+        if content is None or request is not None:
+            raise NotImplementedError("Requests of the wire need Postgres")
         thread = self._log.threads.get(thread_id)
         if thread is None or thread.owner_id != owner:
             raise ThreadNotFound

@@ -86,7 +86,8 @@ class _Passage:
     def announce(self) -> None:
         call = self._call
         subagent = call.args.get("subagent_type") if call.tool == "task" else None
-        self._write({"kind": "call", "call_id": call.tool_call_id, "ns": checkpoint_ns(), "subagent": subagent})
+        place = {"call_id": call.tool_call_id, "tool": call.tool, "ns": checkpoint_ns()}
+        self._write({"kind": "call", **place, "subagent": subagent})
 
     async def call_tool(self, request: ToolCallRequest) -> ToolResult:
         with watched(self._write, self._call.tool_call_id) as created:

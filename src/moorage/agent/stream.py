@@ -12,6 +12,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Tool
 from langgraph.types import Interrupt as GraphInterrupt
 
 from moorage.agent.context import RunContext
+from moorage.agent.wire_json import to_json
 from moorage.approvals import RaisedInterrupt
 from moorage.events import EventType, Message, Role, RunEvent, run_event, scrub_text
 from moorage.ids import InterruptId, RunId
@@ -68,6 +69,7 @@ class PartReader:
         self._announced: set[str | None] = {None}
         self._places: dict[tuple[str | None, str], int] = {}
         self.interrupts: dict[str, RaisedInterrupt] = {}
+        self.values: dict[str, Any] = {}  # what the root's nodes wrote beside messages, in JSON
 
     def start(self, *, attempt: int = 1) -> RunEvent:
         """From the second attempt on, readers drop what the one before was in the middle of saying."""
@@ -137,10 +139,19 @@ class PartReader:
             if node == "__interrupt__":
                 for item in cast("tuple[GraphInterrupt, ...]", update):
                     self._raise(ns, item)
-            elif isinstance(update, dict) and node == "model":
-                for message in cast("dict[str, Any]", update).get("messages", []):
-                    if isinstance(message, AIMessage):
-                        yield from self._model_message(ns, message)
+            elif isinstance(update, dict):
+                written = cast("dict[str, Any]", update)
+                if not ns:
+                    self._keep_values(written)
+                if node == "model":
+                    for message in written.get("messages", []):
+                        if isinstance(message, AIMessage):
+                            yield from self._model_message(ns, message)
+
+    def _keep_values(self, written: Mapping[str, Any]) -> None:
+        for key, value in written.items():
+            if key != "messages" and not key.startswith("_"):
+                self.values[key] = to_json(value)
 
     def _raise(self, ns: tuple[str, ...], item: GraphInterrupt) -> None:
         if item.id in self.interrupts:  # it passes each enclosing graph on its way up

@@ -78,10 +78,10 @@ def _plain(item: Any) -> Any:
     """LangChain's dumped form `{"lc": 1, ...}` would be loaded by class: it is data here, and refused."""
     if isinstance(item, dict) and "lc" in item:
         raise InvalidMessages("messages take no serialized objects")
-    return item
+    return cast("Any", item)
 
 
 def _with_id(message: BaseMessage) -> dict[str, Any]:
     if not message.id:
         message.id = new_message_id()
-    return cast("dict[str, Any]", message_to_dict(message)["data"])
+    return message_to_dict(message)["data"]

@@ -10,12 +10,13 @@ from moorage.agent.context import RunContext
 from moorage.agent.failures import problem_of
 from moorage.agent.journal import Journal
 from moorage.agent.runner import AgentRun, AgentRunner
+from moorage.assistants import Assistant
 from moorage.claims import ClaimLost, StopReason
 from moorage.errors import AppError
-from moorage.ids import ThreadId
+from moorage.ids import ThreadId, UserId
 from moorage.runs.outbox import Outbox
 from moorage.runs.ports import EventLog, RunQueue
-from moorage.runs.run import ClaimedRun, Outcome, RunStatus
+from moorage.runs.run import ClaimedRun, Outcome, RunKind, RunStatus
 from moorage.telemetry import get_logger
 
 _MIN_WINDOW = 0.02
@@ -25,6 +26,7 @@ _WINDOW_PER_RUN = 0.001
 log = get_logger(__name__)
 
 type OpenJournal = Callable[[ClaimedRun], Awaitable[Journal]]
+type LoadAssistant = Callable[[UserId, str], Awaitable[Assistant]]
 type KillLeftovers = Callable[[ThreadId], Awaitable[None]]
 
 
@@ -79,14 +81,19 @@ class Executor:
         limits: RunLimits,
         *,
         open_journal: OpenJournal,
+        load_assistant: LoadAssistant,
         kill_leftovers: KillLeftovers,
     ) -> None:
-        """`kill_leftovers` ends what a lost worker may have left running in a thread's sandbox."""
+        """`load_assistant` answers the assistant with this id, of this user or the system's; raises UnknownAssistant.
+
+        `kill_leftovers` ends what a lost worker may have left running in a thread's sandbox.
+        """
         self._runner = runner
         self._log = event_log
         self._queue = queue
         self._limits = limits
         self._open_journal = open_journal
+        self._load_assistant = load_assistant
         self._kill_leftovers = kill_leftovers
         self._active = 0
 
@@ -149,16 +156,23 @@ class Executor:
             await self._kill_leftovers(run.claim.thread_id)
         journal = await self._open_journal(run)
         context = RunContext(journal, max_steps=limits.max_steps, token_budget=limits.token_budget)
+        assistant = await self._load_assistant(run.claim.owner_id, run.assistant_id)
         outbox = Outbox(self._log, run.claim, window=self._window)
+        if run.kind is RunKind.UPDATE:
+            await self._log.append(
+                run.claim, await self._runner.update(run.claim, assistant, run.input, context, outbox.saved)
+            )
+            return Outcome(RunStatus.SUCCESS)
         agent = self._runner.start(
             run.claim,
-            run.assistant_id,
+            assistant,
             run.input,
             context,
             on_saved=outbox.saved,
             attempt=run.claim.generation,
             fresh=run.fresh,
             blank=run.blank,
+            base_checkpoint_id=run.base_checkpoint_id,
         )
         execution.entered(agent)
         try:
@@ -167,8 +181,8 @@ class Executor:
             execution.usage = context.usage
         if agent.drained:
             return None
-        status = RunStatus.INTERRUPTED if agent.interrupts else RunStatus.SUCCESS
-        return Outcome(status, interrupts=agent.interrupts, usage=context.usage)
+        status = RunStatus.INTERRUPTED if agent.interrupts or agent.paused else RunStatus.SUCCESS
+        return Outcome(status, interrupts=agent.interrupts, usage=context.usage, values=agent.values)
 
     def _window(self) -> float:
         return min(_MAX_WINDOW, _MIN_WINDOW + _WINDOW_PER_RUN * self._active)

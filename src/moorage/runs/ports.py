@@ -7,7 +7,7 @@ from typing import Protocol
 from moorage.claims import Claim, StopReason
 from moorage.events import RunEvent, StoredEvent
 from moorage.ids import RunId, ThreadId, UserId
-from moorage.runs.run import BusyPolicy, ClaimedRun, Outcome, Started
+from moorage.runs.run import BusyPolicy, ClaimedRun, Outcome, RunRequest, Started
 
 
 class RunQueue(Protocol):
@@ -18,11 +18,14 @@ class RunQueue(Protocol):
         owner: UserId,
         thread_id: ThreadId,
         *,
-        content: str,
+        content: str | None,
         policy: BusyPolicy,
         idempotency_key: str | None,
+        request: RunRequest | None = None,
     ) -> Started:
         """Store a message and its run in one transaction, with what its policy does to the run before it.
+
+        Without `content` it is the request that says what the graph is fed.
 
         Raises SessionClosed, SessionExpired, ApprovalPending, QueueFull, Conflict (busy) or IdempotencyMismatch. A
         repeated `idempotency_key` with the same content answers with the run that it started.

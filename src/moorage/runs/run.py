@@ -54,7 +54,7 @@ class RunRequest:
     `messages` are LangChain messages in JSON, each with an id; `values` the rest of the graph's input. With neither the
     graph is entered where it stands. `update` and `goto` are those of a LangGraph command; `checkpoint_id` is where the
     run branches off. `interrupt_before` and `interrupt_after` name nodes, "*" all. `kwargs` is what the client sent, as
-    it is shown. An `ephemeral` run takes its thread with it when it has ended.
+    it is shown; `thread_metadata` is added to the thread's. An `ephemeral` run takes its thread with it when it ends.
     """
 
     assistant_id: str | None = None
@@ -66,12 +66,33 @@ class RunRequest:
     interrupt_before: tuple[str, ...] = ()
     interrupt_after: tuple[str, ...] = ()
     record: tuple[Record, ...] = ()
-    max_steps: int | None = None
+    recursion_limit: int | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
     kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
     webhook: str | None = None
     after_seconds: float = 0
     ephemeral: bool = False
+    thread_metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def adds_input(self) -> bool:
+        """Whether it brings something, instead of going on where the graph stands."""
+        return bool(self.messages or self.values or self.update or self.goto)
+
+    def for_graph(self) -> dict[str, Any]:
+        """The part that the graph is entered with, in JSON; only what was asked for."""
+        asked = {
+            "messages": list(self.messages),
+            "values": dict(self.values),
+            "update": dict(self.update) if self.update is not None else None,
+            "goto": list(self.goto),
+            "checkpoint_id": self.checkpoint_id,
+            "interrupt_before": list(self.interrupt_before),
+            "interrupt_after": list(self.interrupt_after),
+            "record": [kind.value for kind in self.record],
+            "recursion_limit": self.recursion_limit,
+        }
+        return {key: value for key, value in asked.items() if value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +119,8 @@ class ClaimedRun:
     """A run handed to a worker. `input` is `{message_id, content}`, for a resume `{resume: {interrupt_id: value}}`.
 
     `attempt` counts from 1. A `fresh` run was never claimed before, and nothing is left open in its thread, which is
-    `blank` when nothing was ever saved in it. With a `stop_reason` it is only to be ended: somebody stopped it while no
-    worker had it.
+    `blank` when nothing was ever saved in it; `base_checkpoint_id` is its latest checkpoint when the run first started.
+    With a `stop_reason` it is only to be ended: somebody stopped it while no worker had it.
     """
 
     claim: Claim
@@ -109,6 +130,7 @@ class ClaimedRun:
     attempt: int = 1
     fresh: bool = True
     blank: bool = False
+    base_checkpoint_id: str | None = None
     stop_reason: StopReason | None = None
 
     @property
@@ -119,12 +141,16 @@ class ClaimedRun:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended. `error` is a problem object: `{code, detail, retry_after?}`."""
+    """How a run ended. `error` is a problem object: `{code, detail, retry_after?}`.
+
+    `values` is what it wrote to the thread's state beside messages, in JSON.
+    """
 
     status: RunStatus
     interrupts: Sequence[RaisedInterrupt] = ()
     error: Mapping[str, Any] | None = None
     usage: Mapping[str, int] = field(default_factory=dict[str, int])
+    values: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,10 @@ from moorage.agent.graph import Agents
 from moorage.agent.runner import AgentRunner
 from moorage.agent.sandbox_files import ThreadFiles
 from moorage.approvals import Approvals
+from moorage.assistants import Assistant, get_assistant
 from moorage.copies import Copies
 from moorage.identity import Identity
+from moorage.ids import UserId
 from moorage.rules import RuleBook
 from moorage.runs.executor import Executor, RunLimits
 from moorage.runs.keeper import Chore, keep_up
@@ -200,9 +202,14 @@ def _worker(
         queue,
         RunLimits(settings.run_max_steps, settings.run_timeout_seconds, settings.run_token_budget),
         open_journal=partial(open_journal, database, lease=lease),
+        load_assistant=_load_assistant,
         kill_leftovers=sandboxes.kill_leftovers,
     )
     return Worker(queue, executor, name=name, concurrency=settings.run_concurrency, lease=lease)
+
+
+async def _load_assistant(_owner: UserId, assistant_id: str) -> Assistant:
+    return get_assistant(assistant_id)
 
 
 def _chores(settings: Settings, database: Database, queue: RunQueue, approvals: PostgresApprovalStore) -> list[Chore]:

@@ -7,14 +7,17 @@ from psycopg.types.json import Jsonb
 
 from moorage.claims import Claim
 from moorage.events import encode
-from moorage.runs.run import RunKind
+from moorage.runs.run import BusyPolicy, RunKind, RunRequest
 
 type Row = dict[str, Any]
 
+_NOTHING_ASKED = RunRequest()
+
 _INSERT_RUN = """
 INSERT INTO runs (run_id, thread_id, owner_id, assistant_id, kind, input, status, priority, idempotency_key,
-    request_digest)
-VALUES (%s, %s, %s, %s, %s, %s, 'queued', %s, %s, %s)
+    request_digest, multitask_strategy, metadata, kwargs, webhook, ephemeral, not_before)
+VALUES (%s, %s, %s, %s, %s, %s, 'queued', %s, %s, %s, %s, %s, %s, %s, %s,
+    CASE WHEN %s > 0 THEN now() + make_interval(secs => %s) END)
 """
 
 
@@ -27,8 +30,11 @@ async def enqueue_run(
     run_input: dict[str, Any],
     key: str | None = None,
     digest: str | None = None,
+    policy: BusyPolicy = BusyPolicy.ENQUEUE,
+    request: RunRequest | None = None,
 ) -> None:
     """Insert a queued run. A resume is first in line: its thread has been waiting for it."""
+    asked = request or _NOTHING_ASKED
     await connection.execute(
         _INSERT_RUN,
         [
@@ -37,9 +43,16 @@ async def enqueue_run(
             claim.owner_id,
             assistant_id,
             kind.value,
-            Jsonb(run_input, dumps=encode),
+            Jsonb(run_input | ({"graph": graph} if (graph := asked.for_graph()) else {}), dumps=encode),
             1 if kind is RunKind.RESUME else 0,
             key,
             digest,
+            policy.value,
+            Jsonb(dict(asked.metadata), dumps=encode),
+            Jsonb(dict(asked.kwargs), dumps=encode),
+            asked.webhook,
+            asked.ephemeral,
+            asked.after_seconds,
+            asked.after_seconds,
         ],
     )

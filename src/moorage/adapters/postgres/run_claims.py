@@ -9,16 +9,17 @@ type Row = dict[str, Any]
 
 _LIMITS_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('moorage.run_limits', 2))"
 
-# A run may start when its thread runs nothing, it is the first in line there, and, unless it is the answer to one, no
-# approval is pending, nor overdue and not yet closed: the model must learn what became of it. The unique index on
-# running runs is what makes two claims at once safe.
+# A run may start when its time has come, its thread runs nothing, it is the first in line there, and, unless it is the
+# answer to one, no approval is pending, nor overdue and not yet closed: the model must learn what became of it. The
+# unique index on running runs is what makes two claims at once safe.
 _READY: LiteralString = """
-r.status = 'queued'
+r.status = 'queued' AND (r.not_before IS NULL OR r.not_before <= now())
     AND NOT EXISTS (SELECT FROM runs b WHERE b.thread_id = r.thread_id AND b.status = 'running')
     AND NOT EXISTS (
         SELECT FROM runs f WHERE f.thread_id = r.thread_id AND f.status = 'queued'
+        AND (f.not_before IS NULL OR f.not_before <= now())
         AND (f.priority, -f.queue_no) > (r.priority, -r.queue_no))
-    AND (r.kind = 'resume' OR r.generation > 0 OR NOT EXISTS (
+    AND (r.kind IN ('resume', 'update') OR r.generation > 0 OR NOT EXISTS (
         SELECT FROM interrupts i WHERE i.thread_id = r.thread_id AND i.status = 'pending'))
 """
 
@@ -45,7 +46,7 @@ _PICK_WITHIN_LIMITS: LiteralString = f"""
 # MATERIALIZED, or the planner may run the subquery more than once and take more than the limit.
 _TAKE_PICKED: LiteralString = """
 UPDATE runs SET status = 'running', generation = generation + 1, attempt = attempt + 1, worker = %(worker)s,
-    started_at = COALESCE(started_at, now()), lease_expires_at = now() + %(lease)s,
+    started_at = COALESCE(started_at, now()), updated_at = now(), lease_expires_at = now() + %(lease)s,
     base_checkpoint_id = CASE WHEN generation > 0 THEN base_checkpoint_id ELSE (
         SELECT max(c.checkpoint_id) FROM checkpoints c WHERE c.thread_id = runs.thread_id AND c.checkpoint_ns = '') END
 FROM threads t

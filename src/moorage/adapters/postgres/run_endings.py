@@ -17,7 +17,7 @@ from moorage.approvals import RaisedInterrupt, seen_by_human
 from moorage.claims import Claim, ClaimLost, StopReason
 from moorage.events import EventType, RunEvent, StoredEvent, encode, run_event
 from moorage.ids import RunId, ThreadId, UserId
-from moorage.runs.run import Outcome, RunStatus
+from moorage.runs.run import Outcome, RunKind, RunStatus
 
 type Row = dict[str, Any]
 
@@ -28,18 +28,20 @@ LOCK_THREAD = "SELECT FROM threads WHERE thread_id = %s FOR NO KEY UPDATE"
 
 # Locked: a worker that lost the run must not save between what is read here and its end.
 _HELD = """
-SELECT t.last_seq, r.stop_reason, r.base_checkpoint_id, r.started_at IS NOT NULL AS started
+SELECT t.last_seq, r.kind, r.stop_reason, r.base_checkpoint_id, r.started_at IS NOT NULL AS started
 FROM threads t JOIN runs r USING (thread_id)
 WHERE r.run_id = %s AND r.generation = %s AND r.status = 'running' FOR UPDATE OF r
 """
 
 _FINISH_RUN = """
-UPDATE runs SET status = %s, error = %s, usage = %s, finished_at = now(), lease_expires_at = NULL WHERE run_id = %s
+UPDATE runs SET status = %s, error = %s, usage = %s, finished_at = now(), updated_at = now(), lease_expires_at = NULL
+WHERE run_id = %s
 """
 
 _SETTLE_THREAD = """
-UPDATE threads t SET last_seq = %(seq)s, last_active = now(),
+UPDATE threads t SET last_seq = %(seq)s, last_active = now(), updated_at = now(), state_updated_at = now(),
     graph_open = CASE WHEN %(started)s THEN %(open)s ELSE graph_open END,
+    state_values = state_values || %(values)s, error = %(error)s,
     run_status = CASE
         WHEN EXISTS (SELECT FROM interrupts i WHERE i.thread_id = t.thread_id AND i.status = 'pending'
             AND i.expires_at > now()) THEN 'interrupted'
@@ -59,6 +61,10 @@ _QUEUED = """
 SELECT run_id, thread_id, owner_id, generation FROM runs
 WHERE thread_id = %s AND status = 'queued' ORDER BY priority DESC, queue_no
 """
+
+
+# A run that stopped before a node where its client wanted it to has nothing to ask, and its thread is interrupted.
+_STANDING_AFTER = {RunStatus.ERROR: "error", RunStatus.TIMEOUT: "error", RunStatus.INTERRUPTED: "interrupted"}
 
 
 async def end_run(
@@ -84,8 +90,10 @@ async def end_run(
     settled = {
         "seq": placed[-1].seq,
         "started": row["started"],
-        "open": outcome.status is not RunStatus.SUCCESS,
-        "after": "error" if outcome.status in (RunStatus.ERROR, RunStatus.TIMEOUT) else "idle",
+        "open": outcome.status is not RunStatus.SUCCESS or row["kind"] == RunKind.UPDATE,
+        "after": _STANDING_AFTER.get(outcome.status, "idle"),
+        "values": Jsonb(dict(outcome.values), dumps=encode),
+        "error": error,
         "thread_id": claim.thread_id,
     }
     await connection.execute(_SETTLE_THREAD, settled)
@@ -108,7 +116,7 @@ async def end_queued(connection: AsyncConnection[Row], thread_id: ThreadId) -> l
         )
     ]
     await insert_events(connection, placed)
-    ended = "UPDATE runs SET status = 'cancelled', finished_at = now() WHERE run_id = ANY(%s)"
+    ended = "UPDATE runs SET status = 'cancelled', finished_at = now(), updated_at = now() WHERE run_id = ANY(%s)"
     await connection.execute(ended, [[row["run_id"] for row in rows]])
     return [item.stored() for item in placed]
 

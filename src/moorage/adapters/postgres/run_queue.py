@@ -16,7 +16,7 @@ from moorage.adapters.postgres.run_claims import ClaimStatement
 from moorage.adapters.postgres.run_endings import LOCK_THREAD, claim_of, end_queued, end_run
 from moorage.adapters.postgres.submissions import KEY_REUSED, LOCK_RUNS, Submission
 from moorage.claims import Claim, ClaimLost, StopReason
-from moorage.events import StoredEvent, scrub_text
+from moorage.events import StoredEvent, encode, scrub_text
 from moorage.ids import RunId, ThreadId, UserId
 from moorage.runs.run import (
     BusyPolicy,
@@ -24,6 +24,7 @@ from moorage.runs.run import (
     IdempotencyMismatch,
     Outcome,
     RunKind,
+    RunRequest,
     RunStatus,
     Started,
 )
@@ -118,13 +119,14 @@ class PostgresRunQueue:
         owner: UserId,
         thread_id: ThreadId,
         *,
-        content: str,
+        content: str | None,
         policy: BusyPolicy,
         idempotency_key: str | None,
+        request: RunRequest | None = None,
     ) -> Started:
-        content = scrub_text(content)
-        digest = hashlib.sha256(f"{thread_id}\n{policy}\n{content}".encode()).hexdigest()
-        message = Submission(owner, thread_id, content, policy, key=idempotency_key, digest=digest)
+        content = None if content is None else scrub_text(content)
+        digest = _digest(thread_id, policy, content, request) if idempotency_key else ""
+        message = Submission(owner, thread_id, content, policy, key=idempotency_key, digest=digest, request=request)
         try:
             async with self._database.tenant_pipeline(owner) as connection:
                 started, placed = await message.accept(
@@ -234,6 +236,13 @@ class PostgresRunQueue:
         return await found.fetchone() is not None
 
 
+def _digest(thread_id: ThreadId, policy: BusyPolicy, content: str | None, request: RunRequest | None) -> str:
+    asked = f"{thread_id}\n{policy}\n{content}".encode()
+    if request is not None:
+        asked += encode(dict(request.kwargs))
+    return hashlib.sha256(asked).hexdigest()
+
+
 def _crashed(attempts: int) -> Outcome:
     detail = f"The server died {attempts} times while this run was going on; it is not tried again"
     return Outcome(RunStatus.ERROR, error={"code": "crashed_repeatedly", "detail": detail})
@@ -249,5 +258,6 @@ def _claimed(row: Row) -> ClaimedRun:
         attempt=row["attempt"],
         fresh=fresh,
         blank=fresh and row["base_checkpoint_id"] is None,
+        base_checkpoint_id=row["base_checkpoint_id"],
         stop_reason=StopReason(row["stop_reason"]) if row["stop_reason"] else None,
     )

@@ -1,20 +1,23 @@
 """Accepting a message in Postgres: its run and its first event in one transaction, under the thread's lock."""
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from psycopg import AsyncConnection
+from psycopg.types.json import Jsonb
 
 from moorage.adapters.postgres.enqueue import enqueue_run
 from moorage.adapters.postgres.event_log import Placed, claim_for, insert_events, place
 from moorage.adapters.postgres.interrupts import close_interrupts, close_overdue, closing_events
 from moorage.adapters.postgres.notices import notify
 from moorage.adapters.postgres.run_endings import LOCK_THREAD
+from moorage.agent.wire_json import text_of
 from moorage.approvals import InterruptStatus
 from moorage.claims import Claim, StopReason
 from moorage.errors import Conflict
-from moorage.events import EventType, Message, Role, RunEvent, run_event
+from moorage.events import EventType, Message, Role, RunEvent, encode, run_event, scrub_text
 from moorage.ids import RunId, ThreadId, UserId, new_message_id, new_run_id
-from moorage.runs.run import ApprovalPending, BusyPolicy, IdempotencyMismatch, QueueFull, RunKind, Started
+from moorage.runs.run import ApprovalPending, BusyPolicy, IdempotencyMismatch, QueueFull, RunKind, RunRequest, Started
 from moorage.threads import SessionClosed, SessionExpired, ThreadNotFound
 
 type Row = dict[str, Any]
@@ -39,8 +42,9 @@ _SAME_KEY = "SELECT run_id, thread_id, request_digest, input FROM runs WHERE own
 
 _TOUCH_THREAD = """
 UPDATE threads SET last_seq = last_seq + %(events)s, message_count = message_count + %(messages)s,
-    turn_count = turn_count + 1, run_status = 'busy', last_active = now(),
-    title = CASE WHEN title = '' THEN %(title)s ELSE title END
+    turn_count = turn_count + %(turns)s, run_status = 'busy', last_active = now(), updated_at = now(),
+    title = CASE WHEN title = '' THEN %(title)s ELSE title END, assistant_id = %(assistant_id)s,
+    metadata = metadata || %(metadata)s
 WHERE thread_id = %(thread_id)s
 """
 
@@ -56,13 +60,26 @@ RETURNING run_id
 
 
 class Submission:
-    """One message on its way in. `digest` is that of what was sent with the idempotency key."""
+    """One message, or one request of the wire, on its way in.
+
+    `digest` is that of what was sent with the idempotency key.
+    """
 
     def __init__(
-        self, owner: UserId, thread_id: ThreadId, content: str, policy: BusyPolicy, *, key: str | None, digest: str
+        self,
+        owner: UserId,
+        thread_id: ThreadId,
+        content: str | None,
+        policy: BusyPolicy,
+        *,
+        key: str | None,
+        digest: str,
+        request: RunRequest | None = None,
     ) -> None:
+        """Without `content` the request alone says what is fed to the graph."""
         self._claim = claim_for(thread_id, owner, new_run_id())
         self._content = content
+        self._request = request or RunRequest()
         self._policy = policy
         self._key = key
         self._digest = digest
@@ -74,14 +91,31 @@ class Submission:
         row = await self._lock(connection, session_life)
         if earlier := await self._same_key(connection):
             return earlier, []
-        _refuse(row, self._policy, queue_limit=queue_limit)
+        _refuse(row, self._policy, queue_limit=queue_limit, needs_answer=self._needs_answer)
         closing = closing_events(await close_overdue(connection, self._claim.thread_id)) if row["overdue"] else []
         closing += await self._reject_pending(connection) if row["waiting"] else []
         stops = await self._stop_running(connection) if self._policy in _STOPS else []
-        received = _received(self._claim, self._content)
-        placed = place(self._claim, [*closing, received], before=row["last_seq"])
-        await self._store(connection, row["assistant_id"], received, placed)
-        return Started(self._claim.run_id, placed[-1].seq, tuple(stops)), placed
+        given = self._given()
+        placed = place(self._claim, [*closing, *given], before=row["last_seq"])
+        first_seq = row["last_seq"] + len(closing) + 1
+        await self._store(connection, self._request.assistant_id or row["assistant_id"], given, placed, first_seq)
+        return Started(self._claim.run_id, first_seq, tuple(stops)), placed
+
+    @property
+    def _needs_answer(self) -> bool:
+        """Whether it cannot go on while something waits for approval: it brings nothing that could take its place.
+
+        A client of the wire that brings something gives up what waits, as it does with LangGraph's own server.
+        """
+        if self._content is not None:
+            return self._policy is not BusyPolicy.REJECT_AND_CONTINUE
+        return not self._request.adds_input
+
+    def _given(self) -> list[RunEvent]:
+        """What readers are told of the messages that came in."""
+        if self._content is not None:
+            return [_received(self._claim, new_message_id(), self._content)]
+        return [event for item in self._request.messages for event in _given(self._claim, item)]
 
     async def _lock(self, connection: AsyncConnection[Row], session_life: float) -> Row:
         claim = self._claim
@@ -122,17 +156,27 @@ class Submission:
         return [RunId(str(row["run_id"])) for row in rows]
 
     async def _store(
-        self, connection: AsyncConnection[Row], assistant_id: str, received: RunEvent, placed: list[Placed]
+        self,
+        connection: AsyncConnection[Row],
+        assistant_id: str,
+        given: list[RunEvent],
+        placed: list[Placed],
+        first_seq: int,
     ) -> None:
+        asked = [event.message for event in given if event.message and event.message.role is Role.USER]
         touched = {
             "events": len(placed),
             "messages": sum(item.event.message is not None for item in placed),
-            "title": _title(self._content),
+            "turns": 1 if asked else 0,
+            "title": _title(asked[0].content if asked else ""),
+            "assistant_id": assistant_id,
+            "metadata": Jsonb(dict(self._request.thread_metadata), dumps=encode),
             "thread_id": self._claim.thread_id,
         }
         await connection.execute(_TOUCH_THREAD, touched)
-        message_id = received.message.id if received.message else ""
-        run_input = {"message_id": message_id, "content": self._content, "first_seq": placed[-1].seq}
+        run_input: dict[str, Any] = {"first_seq": first_seq}
+        if self._content is not None:
+            run_input |= {"message_id": asked[0].id, "content": self._content}
         await enqueue_run(
             connection,
             self._claim,
@@ -141,18 +185,20 @@ class Submission:
             run_input=run_input,
             key=self._key,
             digest=self._digest,
+            policy=self._policy,
+            request=self._request,
         )
         await insert_events(connection, placed)
         await notify(connection, "work", "")
 
 
-def _refuse(row: Row, policy: BusyPolicy, *, queue_limit: int) -> None:
+def _refuse(row: Row, policy: BusyPolicy, *, queue_limit: int, needs_answer: bool) -> None:
     """Raise if a thread in this state takes no message."""
     if row["status"] == "closed":
         raise SessionClosed("This session is closed")
     if row["expired"]:
         raise SessionExpired("This session has expired: open a new one")
-    if row["waiting"] and policy is not BusyPolicy.REJECT_AND_CONTINUE:
+    if row["waiting"] and needs_answer:
         raise ApprovalPending(
             "This session waits for an approval: decide it first, or send the message with multitask_strategy"
             " reject_and_continue"
@@ -163,8 +209,18 @@ def _refuse(row: Row, policy: BusyPolicy, *, queue_limit: int) -> None:
         raise QueueFull(f"{queue_limit} messages wait in this session already", retry_after=5)
 
 
-def _received(claim: Claim, content: str) -> RunEvent:
-    message = Message(new_message_id(), Role.USER, content)
+def _given(claim: Claim, message: Mapping[str, Any]) -> Iterator[RunEvent]:
+    """Of messages in LangChain's JSON: what the user said, and what the model is to have said before."""
+    text = scrub_text(text_of(message))
+    if message["type"] == "human":
+        yield _received(claim, message["id"], text)
+    elif message["type"] == "ai" and text:
+        told: dict[str, Any] = {"message_id": message["id"], "final_content": text, "agent": "input", "metadata": {}}
+        yield run_event(EventType.MESSAGE_COMPLETE, told, message=Message(message["id"], Role.ASSISTANT, text))
+
+
+def _received(claim: Claim, message_id: str, content: str) -> RunEvent:
+    message = Message(message_id, Role.USER, content)
     data = {"message_id": message.id, "run_id": claim.run_id, "thread_id": claim.thread_id, "content": content}
     return run_event(EventType.MESSAGE_RECEIVED, data, message=message)
 

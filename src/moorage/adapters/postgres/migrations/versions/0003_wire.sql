@@ -26,7 +26,6 @@ ALTER TABLE runs
     ADD COLUMN metadata           jsonb NOT NULL DEFAULT '{}',
     ADD COLUMN kwargs             jsonb NOT NULL DEFAULT '{}',
     ADD COLUMN multitask_strategy text NOT NULL DEFAULT 'enqueue',
-    ADD COLUMN cancel_reason      text,
     ADD COLUMN webhook            text,
     ADD COLUMN ephemeral          boolean NOT NULL DEFAULT false,
     ADD COLUMN not_before         timestamptz,
