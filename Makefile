@@ -23,6 +23,7 @@ demo: setup ## Play one whole conversation against a server of its own, then sto
 test: setup ## Run the tests (starts a Docker engine and builds the sandbox image when missing)
 	@scripts/docker-engine start
 	@scripts/sandbox-image
+	@scripts/node-clients
 	@.venv/bin/pytest $(ARGS)
 
 check: setup ## Lint, check the formatting, the types and the layers
