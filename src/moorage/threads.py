@@ -1,21 +1,23 @@
 """Threads: one conversation each, with its checkpoints, events and workspace. The core API calls them sessions."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Protocol
 
-from moorage.errors import AppError, Conflict, Gone, LimitExceeded, NotFound, PermissionDenied
-from moorage.events import Message, scrub_text
+from moorage.errors import AppError, Conflict, Gone, InvalidPayload, LimitExceeded, NotFound, PermissionDenied
+from moorage.events import Message, encode, scrub_text
 from moorage.idempotency import RequestKey
 from moorage.identity import Principal
-from moorage.ids import RunId, ThreadId, UserId, new_thread_id, owner_of
+from moorage.ids import RunId, ThreadId, UserId, full_thread_id, new_thread_id, owner_of
 from moorage.paging import Page, position
 
 TITLE_LIMIT = 200
 SNAPSHOT_MESSAGES = 1000
+METADATA_LIMIT = 64 * 1024
 _PART = 50
+_EXPIRED_AT_ONCE = 100
 
 
 class SessionStatus(StrEnum):
@@ -31,8 +33,30 @@ class ThreadRunStatus(StrEnum):
     ERROR = "error"
 
 
+class IfExists(StrEnum):
+    """What making a thread does when there is one with its id."""
+
+    RAISE = "raise"
+    DO_NOTHING = "do_nothing"
+
+
+class ExpiryStrategy(StrEnum):
+    DELETE = "delete"  # the thread, its history, its sandbox and its files
+    KEEP_LATEST = "keep_latest"  # only the checkpoints before the latest
+
+
+@dataclass(frozen=True, slots=True)
+class Ttl:
+    """How many minutes after its last activity a thread expires, and what happens then."""
+
+    minutes: float
+    strategy: ExpiryStrategy = ExpiryStrategy.DELETE
+
+
 @dataclass(frozen=True, slots=True)
 class Thread:
+    """`wire_id` is how clients of the LangGraph wire know it: as they named it, else its id. `error` is a problem."""
+
     thread_id: ThreadId
     owner_id: UserId
     title: str
@@ -48,6 +72,21 @@ class Thread:
     metadata: dict[str, Any]
     updated_at: datetime
     state_updated_at: datetime | None
+    error: dict[str, Any] | None = None
+    ttl: Ttl | None = None
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewThread:
+    """What a thread begins as. `wire_id` is the bare uuid by which a client named it, None for its full id."""
+
+    thread_id: ThreadId
+    title: str = ""
+    assistant_id: str = "agent"
+    wire_id: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    ttl: Ttl | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +132,20 @@ class ThreadNotFound(NotFound):
         super().__init__("No such session")
 
 
+class ThreadExists(Conflict):
+    code = "thread_exists"
+
+    def __init__(self) -> None:
+        super().__init__("There is a thread with this id")
+
+
+class MetadataTooLarge(InvalidPayload):
+    code = "metadata_too_large"
+
+    def __init__(self) -> None:
+        super().__init__(f"A thread's metadata may take up to {METADATA_LIMIT} bytes of JSON")
+
+
 class SessionQuotaExceeded(LimitExceeded):
     code = "session_quota"
 
@@ -131,19 +184,11 @@ class EventsForgotten(Gone):
 class ThreadStore(Protocol):
     """Where threads are kept. Every call sees the threads of `owner` only."""
 
-    async def create(
-        self,
-        owner: UserId,
-        thread_id: ThreadId,
-        *,
-        title: str,
-        assistant_id: str,
-        quota: int,
-        request: RequestKey | None = None,
-    ) -> ThreadId:
+    async def create(self, owner: UserId, new: NewThread, *, quota: int, request: RequestKey | None = None) -> ThreadId:
         """Insert a thread; raises SessionQuotaExceeded when `quota` (0: none) active ones are there, race-free.
 
-        A `request` that was made before answers with the thread that it made then.
+        Raises ThreadExists when its id is taken. A `request` that was made before answers with the thread that it made
+        then.
         """
         ...
 
@@ -154,6 +199,20 @@ class ThreadStore(Protocol):
     ) -> Page[Thread]: ...
 
     async def rename(self, owner: UserId, thread_id: ThreadId, title: str) -> None: ...
+
+    async def change(
+        self, owner: UserId, thread_id: ThreadId, *, metadata: Mapping[str, Any], ttl: Ttl | None
+    ) -> Thread | None:
+        """Merge `metadata` into the thread's and give it a new life, if there is a `ttl`; raises MetadataTooLarge."""
+        ...
+
+    async def prune(self, owner: UserId, thread_id: ThreadId) -> bool:
+        """Remove the checkpoints that the latest does not need, unless something runs or waits in the thread."""
+        ...
+
+    async def expired(self, *, limit: int) -> list[Thread]:
+        """Threads of all users whose time is over; those with activity since it began are given it anew."""
+        ...
 
     async def close(self, owner: UserId, thread_id: ThreadId) -> None: ...
 
@@ -198,14 +257,61 @@ class Threads:
         request: RequestKey | None = None,
     ) -> ThreadId:
         """A new session, or that of the same request; raises SessionQuotaExceeded beyond the user's quota."""
-        return await self._store.create(
-            principal.user_id,
-            new_thread_id(principal.user_id),
-            title=scrub_text(title),
-            assistant_id=assistant_id,
-            quota=self._quota,
-            request=request,
+        new = NewThread(new_thread_id(principal.user_id), scrub_text(title), assistant_id)
+        return await self._store.create(principal.user_id, new, quota=self._quota, request=request)
+
+    async def ensure(
+        self,
+        principal: Principal,
+        thread_id: str | None = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        if_exists: IfExists = IfExists.RAISE,
+        ttl: Ttl | None = None,
+        assistant_id: str = "agent",
+        title: str = "",
+    ) -> Thread:
+        """The thread that a client names, by a bare uuid or a full id of its own, made if it is not there; None: a new.
+
+        All else describes a thread that is made now; one that is there stays as it is. Raises ThreadAccessDenied for
+        what is not the caller's, ThreadExists unless `if_exists` says otherwise, SessionQuotaExceeded,
+        MetadataTooLarge.
+        """
+        full_id = self.own_id(principal, thread_id) if thread_id else new_thread_id(principal.user_id)
+        if len(encode(metadata or {})) > METADATA_LIMIT:
+            raise MetadataTooLarge
+        new = NewThread(
+            full_id,
+            scrub_text(title),
+            assistant_id,
+            wire_id=thread_id if thread_id != full_id else None,
+            metadata=metadata or {},
+            ttl=ttl,
         )
+        return await self._make(principal.user_id, new, if_exists)
+
+    async def _make(self, owner: UserId, new: NewThread, if_exists: IfExists) -> Thread:
+        """Whoever is second, by however little, finds what the first has made."""
+        found = await self._store.find(owner, new.thread_id)
+        if found is None:
+            try:
+                await self._store.create(owner, new, quota=self._quota)
+            except ThreadExists:
+                if if_exists is IfExists.RAISE:
+                    raise
+            found = await self._store.find(owner, new.thread_id)
+        elif if_exists is IfExists.RAISE:
+            raise ThreadExists
+        if found is None:
+            raise ThreadNotFound
+        return found
+
+    def own_id(self, principal: Principal, thread_id: str) -> ThreadId:
+        """The full id of what a client of the wire names; raises ThreadAccessDenied for what is not the caller's."""
+        full_id = full_thread_id(principal.user_id, thread_id)
+        if owner_of(full_id) != principal.user_id:
+            raise ThreadAccessDenied(thread_id)
+        return ThreadId(full_id)
 
     async def get(self, principal: Principal, thread_id: str) -> Thread:
         """One's own thread; raises ThreadAccessDenied for anybody else's, ThreadNotFound for one that is not there."""
@@ -227,6 +333,40 @@ class Threads:
     async def rename(self, thread: Thread, title: str) -> Thread:
         await self._store.rename(thread.owner_id, thread.thread_id, scrub_text(title))
         return await self.reload(thread)
+
+    async def change(
+        self, thread: Thread, *, metadata: Mapping[str, Any] | None = None, ttl: Ttl | None = None
+    ) -> Thread:
+        """Merge `metadata` into the thread's, key by key, and let its life begin anew; raises MetadataTooLarge."""
+        changed = await self._store.change(thread.owner_id, thread.thread_id, metadata=metadata or {}, ttl=ttl)
+        if changed is None:
+            raise ThreadNotFound
+        return changed
+
+    async def prune(self, principal: Principal, thread_ids: Sequence[str], *, strategy: ExpiryStrategy) -> int:
+        """Remove these threads, or what of their history the present does not need; answers how many there were.
+
+        What something runs or waits in keeps its history. Raises ThreadAccessDenied, before anything is removed.
+        """
+        pruned = 0
+        for thread_id in dict.fromkeys(self.own_id(principal, text) for text in thread_ids):
+            if strategy is ExpiryStrategy.KEEP_LATEST:
+                pruned += await self._store.prune(principal.user_id, thread_id)
+            elif (thread := await self._store.find(principal.user_id, thread_id)) is not None:
+                await self.delete(thread)
+                pruned += 1
+        return pruned
+
+    async def expire(self) -> int:
+        """Do with threads of all users whose time is over what their owners said; answers how many there were."""
+        expired = await self._store.expired(limit=_EXPIRED_AT_ONCE)
+        for thread in expired:
+            if thread.ttl is not None and thread.ttl.strategy is ExpiryStrategy.KEEP_LATEST:
+                await self._store.prune(thread.owner_id, thread.thread_id)
+                await self._store.change(thread.owner_id, thread.thread_id, metadata={}, ttl=thread.ttl)
+            else:
+                await self.delete(thread)
+        return len(expired)
 
     async def close(self, thread: Thread) -> Thread:
         """Take no more messages and stop what runs; history and files stay."""

@@ -35,6 +35,7 @@ from moorage.ids import RunId, ThreadId, UserId, new_thread_id
 from moorage.runs.executor import Execution, Executor
 from moorage.runs.run import BusyPolicy, Outcome, RunStatus
 from moorage.runs.worker import Worker
+from moorage.threads import NewThread
 
 _USER = UserId("bench")
 _HOUR = timedelta(hours=1)
@@ -56,7 +57,7 @@ class Bench:
 
     async def new_thread(self) -> ThreadId:
         thread_id = new_thread_id(_USER)
-        await self.threads.create(_USER, thread_id, title="", assistant_id="agent", quota=0)
+        await self.threads.create(_USER, NewThread(thread_id), quota=0)
         return thread_id
 
     async def submit(self, thread_id: ThreadId) -> RunId:

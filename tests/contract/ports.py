@@ -15,6 +15,7 @@ from moorage.claims import Claim
 from moorage.ids import ThreadId, UserId, new_thread_id
 from moorage.runs.ports import EventLog, RunQueue
 from moorage.runs.run import BusyPolicy, Started
+from moorage.threads import NewThread
 
 QUEUE_LIMIT = 3
 LEASE = timedelta(seconds=30)
@@ -85,7 +86,7 @@ class PostgresPorts(Ports):
 
     async def new_thread(self) -> ThreadId:
         thread_id = new_thread_id(ALICE)
-        await self._threads.create(ALICE, thread_id, title="", assistant_id="agent", quota=0)
+        await self._threads.create(ALICE, NewThread(thread_id), quota=0)
         return thread_id
 
     async def close_thread(self, thread_id: ThreadId) -> None:

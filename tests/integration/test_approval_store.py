@@ -37,7 +37,7 @@ from moorage.idempotency import RequestKey, request_key
 from moorage.ids import InterruptId, RunId, ThreadId, UserId, new_run_id, new_thread_id, result_message_id
 from moorage.rules import Effect, InvalidRule, Match, Remember, RuleNotFound
 from moorage.runs.run import IdempotencyMismatch
-from moorage.threads import SessionClosed, SessionExpired, ThreadRunStatus
+from moorage.threads import NewThread, SessionClosed, SessionExpired, ThreadRunStatus
 
 ALICE, BOB = UserId("alice"), UserId("bob")
 APPROVE, REJECT = Decision(DecisionType.APPROVE), Decision(DecisionType.REJECT)
@@ -92,7 +92,7 @@ class Quay:
 
     async def new_thread(self, owner: UserId = ALICE) -> ThreadId:
         thread_id = new_thread_id(owner)
-        await self.threads.create(owner, thread_id, title="", assistant_id="agent", quota=0)
+        await self.threads.create(owner, NewThread(thread_id), quota=0)
         return thread_id
 
     async def ask(

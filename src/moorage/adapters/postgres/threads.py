@@ -1,39 +1,49 @@
 """Threads in Postgres."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any, LiteralString
 
 from psycopg import AsyncConnection, sql
+from psycopg.types.json import Jsonb
 
 from moorage.adapters.postgres.idempotency import earlier_answer, keep_answer
 from moorage.adapters.postgres.interrupts import pending_of
 from moorage.adapters.postgres.messages import latest_messages, messages_after, search_messages
 from moorage.adapters.postgres.pool import Database
+from moorage.adapters.postgres.pruning import PRUNE
+from moorage.events import encode
 from moorage.idempotency import RequestKey
 from moorage.ids import ThreadId, UserId
 from moorage.paging import Page, decode_time_cursor, encode_cursor
 from moorage.threads import (
+    METADATA_LIMIT,
+    ExpiryStrategy,
     FoundMessage,
     HistoryMessage,
+    MetadataTooLarge,
+    NewThread,
     SessionQuotaExceeded,
     SessionStatus,
     Snapshot,
     Thread,
+    ThreadExists,
     ThreadRunStatus,
+    Ttl,
 )
 
 type Row = dict[str, Any]
 
-_COLUMNS = """thread_id, owner_id, title, assistant_id, run_status, message_count, turn_count, last_seq, created_at,
-    last_active, COALESCE(wire_id, thread_id) AS wire_id, metadata, updated_at, state_updated_at,
+THREAD_COLUMNS = """thread_id, owner_id, title, assistant_id, run_status, message_count, turn_count, last_seq,
+    created_at, last_active, COALESCE(wire_id, thread_id) AS wire_id, metadata, updated_at, state_updated_at, error,
+    ttl, expires_at,
     CASE WHEN status = 'active' AND %(life)s > 0 AND last_active < now() - make_interval(secs => %(life)s)
     THEN 'expired' ELSE status END AS status"""
 
-_FIND = f"SELECT {_COLUMNS} FROM threads WHERE owner_id = %(owner)s AND thread_id = %(thread_id)s"  # noqa: S608
+_FIND = f"SELECT {THREAD_COLUMNS} FROM threads WHERE owner_id = %(owner)s AND thread_id = %(thread_id)s"  # noqa: S608
 
 _LIST = f"""
-SELECT {_COLUMNS} FROM threads
+SELECT {THREAD_COLUMNS} FROM threads
 WHERE owner_id = %(owner)s
     AND (%(query)s::text IS NULL OR title ILIKE %(query)s)
     AND (%(at)s::timestamptz IS NULL OR (last_active, thread_id) < (%(at)s, %(id)s))
@@ -48,6 +58,39 @@ _COUNT_ACTIVE = """
 SELECT count(*) AS active FROM threads WHERE owner_id = %(owner)s AND status = 'active'
     AND (%(life)s = 0 OR last_active >= now() - make_interval(secs => %(life)s))
 """
+
+_INSERT = """
+INSERT INTO threads (thread_id, owner_id, title, assistant_id, wire_id, metadata, ttl, expires_at)
+VALUES (%(thread_id)s, %(owner)s, %(title)s, %(assistant_id)s, %(wire_id)s, %(metadata)s, %(ttl)s,
+    now() + make_interval(secs => %(seconds)s::double precision))
+ON CONFLICT (thread_id) DO NOTHING
+"""
+
+_CHANGE = f"""
+UPDATE threads SET metadata = metadata || %(metadata)s, updated_at = now(), ttl = COALESCE(%(ttl)s, ttl),
+    expires_at = COALESCE(now() + make_interval(secs => %(seconds)s::double precision), expires_at)
+WHERE owner_id = %(owner)s AND thread_id = %(thread_id)s
+RETURNING {THREAD_COLUMNS}
+"""  # noqa: S608 -- constant columns
+
+_BUSY = "EXISTS (SELECT FROM runs r WHERE r.thread_id = t.thread_id AND r.status IN ('queued', 'running'))"
+
+_AT_REST = f"SELECT FROM threads t WHERE thread_id = %(thread_id)s AND NOT {_BUSY} FOR NO KEY UPDATE"
+
+# Whoever was active meanwhile has the time again from then on, and who is busy now, from now on.
+_RENEW = f"""
+UPDATE threads t SET expires_at = life.began + make_interval(secs => (t.ttl ->> 'minutes')::double precision * 60)
+FROM (
+    SELECT t.thread_id, CASE WHEN {_BUSY} THEN now() ELSE t.last_active END AS began FROM threads t
+    WHERE t.expires_at <= now() AND t.ttl IS NOT NULL
+) AS life
+WHERE t.thread_id = life.thread_id
+    AND life.began + make_interval(secs => (t.ttl ->> 'minutes')::double precision * 60) > now()
+"""  # noqa: S608 -- constant parts
+
+_EXPIRED = f"""
+SELECT {THREAD_COLUMNS} FROM threads WHERE expires_at <= now() ORDER BY expires_at LIMIT %(limit)s
+"""  # noqa: S608 -- constant columns
 
 # In this order: what refers to the thread first. Everything is gone, or nothing.
 _TABLES_OF_A_THREAD = (
@@ -72,16 +115,7 @@ class PostgresThreadStore:
         self._database = database
         self._life = session_life.total_seconds()
 
-    async def create(
-        self,
-        owner: UserId,
-        thread_id: ThreadId,
-        *,
-        title: str,
-        assistant_id: str,
-        quota: int,
-        request: RequestKey | None = None,
-    ) -> ThreadId:
+    async def create(self, owner: UserId, new: NewThread, *, quota: int, request: RequestKey | None = None) -> ThreadId:
         async with self._database.tenant_pipeline(owner) as connection:
             if (earlier := await earlier_answer(connection, owner, request)) is not None:
                 return ThreadId(earlier["thread_id"])
@@ -89,18 +123,17 @@ class PostgresThreadStore:
                 await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 1))", [f"quota:{owner}"])
                 if await self._count(connection, owner) >= quota:
                     raise SessionQuotaExceeded(f"{quota} sessions are active already: close or delete one")
-            await connection.execute(
-                "INSERT INTO threads (thread_id, owner_id, title, assistant_id) VALUES (%s, %s, %s, %s)",
-                [thread_id, owner, title, assistant_id],
-            )
-            await keep_answer(connection, owner, request, {"thread_id": thread_id})
-        return thread_id
+            inserted = await connection.execute(_INSERT, {"owner": owner, **_new_row(new)})
+            await keep_answer(connection, owner, request, {"thread_id": new.thread_id})
+        if inserted.rowcount == 0:
+            raise ThreadExists
+        return new.thread_id
 
     async def find(self, owner: UserId, thread_id: ThreadId) -> Thread | None:
         values = {"owner": owner, "thread_id": thread_id, "life": self._life}
         async with self._database.tenant_pipeline(owner) as connection:
             row = await (await connection.execute(_FIND, values)).fetchone()
-        return _thread(row) if row else None
+        return thread_of(row) if row else None
 
     async def search(
         self, owner: UserId, *, limit: int, cursor: str | None, offset: int, query: str | None
@@ -120,12 +153,35 @@ class PostgresThreadStore:
             counted = await (await connection.execute(_TOTAL, values)).fetchone()
         last = rows[limit - 1] if len(rows) > limit else None
         more = encode_cursor(last["last_active"].isoformat(), last["thread_id"]) if last else None
-        return Page([_thread(row) for row in rows[:limit]], more, counted["total"] if counted else 0)
+        return Page([thread_of(row) for row in rows[:limit]], more, counted["total"] if counted else 0)
 
     async def rename(self, owner: UserId, thread_id: ThreadId, title: str) -> None:
-        await self._update(
-            owner, "UPDATE threads SET title = %s WHERE owner_id = %s AND thread_id = %s", title, thread_id
-        )
+        statement = "UPDATE threads SET title = %s, updated_at = now() WHERE owner_id = %s AND thread_id = %s"
+        await self._update(owner, statement, title, thread_id)
+
+    async def change(
+        self, owner: UserId, thread_id: ThreadId, *, metadata: Mapping[str, Any], ttl: Ttl | None
+    ) -> Thread | None:
+        values = {"owner": owner, "thread_id": thread_id, "life": self._life, "metadata": _jsonb(metadata)}
+        async with self._database.tenant_transaction(owner) as connection:
+            row = await (await connection.execute(_CHANGE, {**values, **_ttl_values(ttl)})).fetchone()
+            if row is not None and len(encode(row["metadata"])) > METADATA_LIMIT:
+                raise MetadataTooLarge
+        return thread_of(row) if row else None
+
+    async def prune(self, owner: UserId, thread_id: ThreadId) -> bool:
+        values = {"thread_id": thread_id}
+        async with self._database.unhurried.tenant_transaction(owner) as connection:
+            if not (await connection.execute(_AT_REST, values)).rowcount:
+                return False
+            await connection.execute(PRUNE, values)
+        return True
+
+    async def expired(self, *, limit: int) -> list[Thread]:
+        async with self._database.system_transaction() as connection:
+            await connection.execute(_RENEW)
+            rows = await connection.execute(_EXPIRED, {"life": self._life, "limit": limit})
+            return [thread_of(row) for row in await rows.fetchall()]
 
     async def close(self, owner: UserId, thread_id: ThreadId) -> None:
         statement = "UPDATE threads SET status = %s WHERE owner_id = %s AND thread_id = %s"
@@ -170,7 +226,7 @@ class PostgresThreadStore:
             if row is None:
                 return None
             messages = await latest_messages(connection, owner, thread_id, limit=limit)
-            return Snapshot(_thread(row), messages, await pending_of(connection, thread_id))
+            return Snapshot(thread_of(row), messages, await pending_of(connection, thread_id))
 
     async def existing(self, thread_ids: Collection[ThreadId]) -> set[ThreadId]:
         """Which of these threads are there, whoever owns them (for clearing up sandboxes)."""
@@ -180,11 +236,34 @@ class PostgresThreadStore:
         return {ThreadId(row["thread_id"]) for row in rows}
 
 
+def _new_row(new: NewThread) -> Row:
+    return {
+        "thread_id": new.thread_id,
+        "title": new.title,
+        "assistant_id": new.assistant_id,
+        "wire_id": new.wire_id,
+        "metadata": _jsonb(new.metadata),
+        **_ttl_values(new.ttl),
+    }
+
+
+def _ttl_values(ttl: Ttl | None) -> Row:
+    if ttl is None:
+        return {"ttl": None, "seconds": None}
+    return {"ttl": _jsonb({"minutes": ttl.minutes, "strategy": ttl.strategy.value}), "seconds": ttl.minutes * 60}
+
+
+def _jsonb(value: Mapping[str, Any]) -> Jsonb:
+    return Jsonb(value, dumps=encode)
+
+
 def _literal(query: str) -> str:
     return query.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
-def _thread(row: Row) -> Thread:
+def thread_of(row: Row) -> Thread:
+    """A thread from a row with `THREAD_COLUMNS`."""
+    ttl = row["ttl"]
     return Thread(
         thread_id=ThreadId(row["thread_id"]),
         owner_id=UserId(row["owner_id"]),
@@ -201,4 +280,7 @@ def _thread(row: Row) -> Thread:
         metadata=row["metadata"],
         updated_at=row["updated_at"],
         state_updated_at=row["state_updated_at"],
+        error=row["error"],
+        ttl=Ttl(ttl["minutes"], ExpiryStrategy(ttl["strategy"])) if ttl else None,
+        expires_at=row["expires_at"],
     )
