@@ -27,7 +27,8 @@ AddUser = Callable[[str], Awaitable[UserId]]
 
 _EMPTY = """
     TRUNCATE runs, run_events, interrupts, tool_calls, approval_rules, messages, threads, idempotency_keys,
-        refresh_tokens, revoked_access_tokens, login_failures, setup_links,
+        store_items,
+        refresh_tokens, revoked_access_tokens, login_failures, setup_links, api_keys, ws_tickets,
         checkpoints, checkpoint_blobs, checkpoint_writes;
     ALTER TABLE users NO FORCE ROW LEVEL SECURITY;
     DELETE FROM users;

@@ -6,13 +6,21 @@ from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from moorage.runtime import Runtime
-from moorage_api import approvals, auth, chat, copies, health, messages, rules, sessions
+from moorage_api import approvals, auth, chat, copies, health, keys, messages, rules, sessions
 from moorage_api.body_guard import BodyGuard
 from moorage_api.deps import protected_docs, refuse_new_work
 from moorage_api.errors import install_error_handlers
+from moorage_api.langgraph import store
 from moorage_api.request_context import RequestContext
 
-_EXPOSED_HEADERS = ("Content-Location", "Location", "X-Request-ID", "Retry-After")
+_ALLOWED_HEADERS = (
+    "Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-API-Key", "X-Auth-Scheme", "X-Request-ID",
+    "X-Thread-Id",
+)  # fmt: skip
+_EXPOSED_HEADERS = (
+    "Content-Location", "Location", "Retry-After", "X-Pagination-Next", "X-Pagination-Total", "X-Request-ID",
+    "X-Thread-Id",
+)  # fmt: skip
 
 
 def create_app(runtime: Runtime) -> FastAPI:
@@ -27,9 +35,9 @@ def create_app(runtime: Runtime) -> FastAPI:
         redoc_url=None,
     )
     app.state.runtime = runtime
-    for module in (auth, health):
+    for module in (auth, keys, health):
         app.include_router(module.router)
-    for module in (sessions, copies, chat, approvals, rules, messages):
+    for module in (sessions, copies, chat, approvals, rules, messages, store):
         app.include_router(module.router, dependencies=[Depends(refuse_new_work)])
     if not open_docs:
         protected_docs(app)
@@ -41,7 +49,7 @@ def create_app(runtime: Runtime) -> FastAPI:
             allow_origins=list(runtime.settings.cors_origins),
             allow_credentials=True,
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-ID"],
+            allow_headers=list(_ALLOWED_HEADERS),
             expose_headers=list(_EXPOSED_HEADERS),
         )
     app.add_middleware(RequestContext)

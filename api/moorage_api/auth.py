@@ -47,6 +47,7 @@ class RefreshBody(_Body):
 class PasswordChange(_Body):
     current_password: Secret
     new_password: Secret
+    keep_keys: bool = False
 
 
 class Setup(_Body):
@@ -134,7 +135,7 @@ async def logout(runtime: RuntimeDep, principal: PrincipalDep) -> Response:
 
 @router.post("/logout-all", status_code=204)
 async def logout_all(runtime: RuntimeDep, principal: PrincipalDep) -> Response:
-    """End every token of this user, everywhere."""
+    """End every token of this user, everywhere. API keys stay: revoke them one by one."""
     await runtime.identity.logout_all(principal)
     return _without_cookie()
 
@@ -143,12 +144,13 @@ async def logout_all(runtime: RuntimeDep, principal: PrincipalDep) -> Response:
 async def change_password(
     request: Request, runtime: RuntimeDep, principal: PrincipalDep, body: PasswordChange
 ) -> Response:
-    """Change one's password. All tokens given out so far die at once."""
+    """Change one's password. All tokens given out so far die at once, and all API keys unless `keep_keys` is true."""
     await runtime.identity.change_password(
         principal,
         body.current_password.get_secret_value(),
         body.new_password.get_secret_value(),
         address=_address(request),
+        keep_keys=body.keep_keys,
     )
     return _without_cookie()
 

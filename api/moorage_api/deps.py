@@ -10,15 +10,17 @@ from typing import Annotated
 from fastapi import Depends, FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse
-from fastapi.security import OAuth2PasswordBearer
+from fastapi.security import APIKeyHeader, OAuth2PasswordBearer
 
 from moorage.errors import Unauthenticated
 from moorage.identity import Principal
 from moorage.runtime import Runtime
 from moorage.threads import Thread
+from moorage_api.scopes import check_scope
 
 _ENDINGS = ("/cancel", "/close")
 _bearer = OAuth2PasswordBearer(tokenUrl="/api/auth/login", auto_error=False)
+_api_key = APIKeyHeader(name="x-api-key", auto_error=False)
 
 
 async def _runtime(request: Request) -> Runtime:
@@ -34,17 +36,23 @@ async def refuse_new_work(request: Request, runtime: RuntimeDep) -> None:
         runtime.check_accepting()
 
 
-async def _token(token: Annotated[str | None, Depends(_bearer)]) -> str:
-    if token is None:
-        raise Unauthenticated("Log in first and send the access token as `Authorization: Bearer ...`")
-    return token
-
-
-TokenDep = Annotated[str, Depends(_token)]
-
-
-async def _principal(runtime: RuntimeDep, token: TokenDep) -> Principal:
-    return await runtime.identity.authenticate(token)
+async def _principal(
+    request: Request,
+    runtime: RuntimeDep,
+    token: Annotated[str | None, Depends(_bearer)],
+    api_key: Annotated[str | None, Depends(_api_key)],
+) -> Principal:
+    """Whoever the bearer token proves, or, without one, the API key, if it may do what this route does."""
+    if token is not None:
+        principal = await runtime.identity.authenticate(token)
+    elif api_key:
+        principal = await runtime.identity.keys.principal(api_key)
+    else:
+        raise Unauthenticated(
+            "Log in first and send the access token as `Authorization: Bearer ...`, or an API key as `x-api-key`"
+        )
+    check_scope(principal, request)
+    return principal
 
 
 PrincipalDep = Annotated[Principal, Depends(_principal)]
@@ -58,8 +66,8 @@ async def _thread(thread_id: str, runtime: RuntimeDep, principal: PrincipalDep) 
 ThreadDep = Annotated[Thread, Depends(_thread)]
 
 
-async def _recheck(runtime: RuntimeDep, token: TokenDep) -> Callable[[], Awaitable[object]]:
-    return lambda: runtime.identity.authenticate(token)
+async def _recheck(runtime: RuntimeDep, principal: PrincipalDep) -> Callable[[], Awaitable[object]]:
+    return lambda: runtime.identity.recheck(principal)
 
 
 RecheckDep = Annotated[Callable[[], Awaitable[object]], Depends(_recheck)]

@@ -14,6 +14,7 @@ import httpx
 import pytest
 from tests.api.harness import PASSWORD, Server
 
+from moorage.adapters.postgres.api_keys import PostgresKeyStore
 from moorage.adapters.postgres.pool import Database
 from moorage.adapters.postgres.users import PostgresUserStore
 from moorage.identity import Identity, TokenSigner
@@ -92,6 +93,7 @@ def with_identity(
     identity = Identity(
         store or PostgresUserStore(runtime.database),
         TokenSigner("k" * 48, lifetime=timedelta(hours=24)),
+        PostgresKeyStore(runtime.database),
         registration_open=registration_open,
         clock=clock,
         **{"hasher": PasswordHasher(rounds=1, memory_kib=64), **parts},
@@ -207,8 +209,9 @@ async def test_the_oauth2_form_logs_in_as_swagger_sends_it(caller: Caller) -> No
 
 async def test_swagger_knows_where_to_log_in(caller: Caller) -> None:
     api = (await caller.client.get("/openapi.json")).json()
-    [scheme] = api["components"]["securitySchemes"].values()
-    assert scheme["flows"]["password"]["tokenUrl"] == "/api/auth/login"
+    schemes = {scheme["type"]: scheme for scheme in api["components"]["securitySchemes"].values()}
+    assert schemes["oauth2"]["flows"]["password"]["tokenUrl"] == "/api/auth/login"
+    assert schemes["apiKey"]["name"] == "x-api-key"
     content = api["paths"]["/api/auth/login"]["post"]["requestBody"]["content"]
     assert set(content) == {"application/json", "application/x-www-form-urlencoded"}
 
@@ -351,9 +354,11 @@ async def test_me_answers_as_documented(caller: Caller) -> None:
 
 async def test_a_token_counts_in_the_authorization_header_only(caller: Caller) -> None:
     token = (await caller.login()).json()["access_token"]
-    headers = {"cookie": f"access_token={token}", "x-api-key": token}
+    headers = {"cookie": f"access_token={token}"}
     elsewhere = await caller.client.get("/api/auth/me", params={"access_token": token}, headers=headers)
     assert code(elsewhere) == (401, "unauthenticated")
+    as_key = await caller.client.get("/api/auth/me", headers={"x-api-key": token})
+    assert code(as_key) == (401, "invalid_api_key")
     assert elsewhere.headers["www-authenticate"] == "Bearer"
     for scheme, status in (("Bearer", 200), ("bearer", 200), ("Basic", 401), ("Token", 401)):
         reply = await caller.client.get("/api/auth/me", headers={"authorization": f"{scheme} {token}"})

@@ -14,7 +14,7 @@ TENANT_TABLES = (
     "checkpoints", "checkpoint_blobs", "checkpoint_writes", "users",
 )  # fmt: skip
 SYSTEM_ONLY_TABLES = (
-    "refresh_tokens", "revoked_access_tokens", "login_failures", "setup_links", "checkpoint_migrations",
+    "refresh_tokens", "revoked_access_tokens", "login_failures", "setup_links", "ws_tickets", "checkpoint_migrations",
 )  # fmt: skip
 ROW_PER_TABLE = """
     INSERT INTO threads (thread_id, owner_id) VALUES (%(thread)s, %(owner)s);

@@ -1,7 +1,8 @@
-"""Who is calling: users, their passwords and tokens, and the rules by which they come in."""
+"""Who is calling: users, their passwords, tokens and keys, and the rules by which they come in."""
 
+from moorage.identity.principal import Principal, Scope
 from moorage.identity.service import Identity
 from moorage.identity.tokens import TokenSigner
-from moorage.identity.user import Principal, User
+from moorage.identity.user import User
 
-__all__ = ["Identity", "Principal", "TokenSigner", "User"]
+__all__ = ["Identity", "Principal", "Scope", "TokenSigner", "User"]

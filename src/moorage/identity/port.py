@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Protocol
 from uuid import UUID
 
+from moorage.identity.principal import ApiKey, Proof, Scope
 from moorage.identity.user import User
 from moorage.ids import UserId
 from moorage.paging import Page
@@ -19,6 +20,16 @@ class Standing:
     is_active: bool
     token_version: int
     token_revoked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class KeyStanding:
+    """An API key that counts. `used_lately`: its last use was noted within the last minute."""
+
+    key_id: UUID
+    user_id: UserId
+    scopes: frozenset[Scope]
+    used_lately: bool
 
 
 class RefreshUse(StrEnum):
@@ -49,12 +60,12 @@ class UserStore(Protocol):
 
     async def search(self, *, limit: int, cursor: str | None) -> Page[User]: ...
 
-    async def set_password(self, user_id: UserId, password_hash: str) -> bool:
-        """Also ends every token of the user; False when there is no such user."""
+    async def set_password(self, user_id: UserId, password_hash: str, *, keep_keys: bool = False) -> bool:
+        """Also ends every token of the user, and their API keys unless kept; False when there is no such user."""
         ...
 
     async def set_active(self, user_id: UserId, *, active: bool) -> bool:
-        """Disabling also ends every token of the user; False when there is no such user."""
+        """Disabling also ends every token and API key of the user; False when there is no such user."""
         ...
 
     async def end_all_tokens(self, user_id: UserId) -> None: ...
@@ -88,4 +99,44 @@ class UserStore(Protocol):
 
     async def add_first_admin(self, digest: bytes, user_id: UserId, password_hash: str) -> bool:
         """Use the set-up token and add the admin, in one step; False when the token is not (any more) good."""
+        ...
+
+
+class KeyStore(Protocol):
+    """Where API keys and tickets are kept, each as the digest of its text."""
+
+    async def add_key(
+        self,
+        user_id: UserId,
+        digest: bytes,
+        *,
+        name: str,
+        prefix: str,
+        scopes: frozenset[Scope],
+        lifetime: timedelta | None,
+        limit: int,
+    ) -> ApiKey | None:
+        """Store a key; None when the user has `limit` of them already, race-free."""
+        ...
+
+    async def search_keys(self, user_id: UserId, *, limit: int, cursor: str | None) -> Page[ApiKey]: ...
+
+    async def remove_key(self, user_id: UserId, key_id: UUID) -> bool:
+        """False when the user has no such key."""
+        ...
+
+    async def key_standing(self, digest: bytes) -> KeyStanding | None:
+        """None when there is no such key, it has expired, or its user is disabled."""
+        ...
+
+    async def touch_key(self, key_id: UUID) -> None:
+        """Note that the key is in use, unless that was noted within the last minute."""
+        ...
+
+    async def add_ticket(self, digest: bytes, proof: Proof, *, lifetime: timedelta) -> None:
+        """Store a ticket that stands for what proved its user."""
+        ...
+
+    async def use_ticket(self, digest: bytes) -> Proof | None:
+        """Take a ticket away and answer what it stands for; None when it was used, expired or never there."""
         ...

@@ -1,23 +1,24 @@
 """What people do to come in, stay in and go out. Every rule of authentication that needs the store is here."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 from moorage.errors import Conflict, LimitExceeded, NotFound, PermissionDenied, Unauthenticated
+from moorage.identity.keys import ApiKeys, looks_like_key
 from moorage.identity.passwords import PasswordHasher, check_password
-from moorage.identity.port import RefreshUse, Standing, UserStore
-from moorage.identity.tokens import Claims, InvalidToken, TokenSigner, new_opaque_token, opaque_digest
-from moorage.identity.user import Principal, User, check_username
+from moorage.identity.port import KeyStore, RefreshUse, Standing, UserStore
+from moorage.identity.principal import KeyProof, Principal, Proof, TokenProof
+from moorage.identity.recent import Recent
+from moorage.identity.tokens import InvalidToken, TokenSigner, new_opaque_token, opaque_digest, refuse_expired
+from moorage.identity.user import User, check_username
 from moorage.ids import UserId, is_user_id
 from moorage.paging import Page
 
 _REFRESH_LIFETIME = timedelta(days=30)
 _SETUP_LIFETIME = timedelta(hours=24)
-_STANDING_SECONDS = 1.0
-_STANDING_LIMIT = 10_000
+TICKET_LIFETIME = timedelta(seconds=30)
 
 
 class UsernameTaken(Conflict):
@@ -43,6 +44,13 @@ class SetupRefused(PermissionDenied):
     code = "setup_refused"
 
 
+class InvalidTicket(Unauthenticated):
+    code = "invalid_ticket"
+
+    def __init__(self) -> None:
+        super().__init__("The ticket is not valid: each works once, within seconds")
+
+
 class NoSuchUser(NotFound):
     code = "no_such_user"
 
@@ -60,16 +68,17 @@ class Tokens:
 
 
 class Identity:
-    """Users and their sessions with us.
+    """Users and their sessions with us; `keys` are their API keys.
 
-    Whether a token still counts is asked of the store at most once a second per token: what this process changes counts
-    at once, what another one changes within that second.
+    Whether a token or a key still counts is asked of the store at most once a second each: what this process changes
+    counts at once, what another one changes within that second.
     """
 
     def __init__(
         self,
         store: UserStore,
         signer: TokenSigner,
+        keys: KeyStore,
         *,
         registration_open: bool,
         clock: Callable[[], datetime],
@@ -77,11 +86,12 @@ class Identity:
     ) -> None:
         self._store = store
         self._signer = signer
+        self._tickets = keys
+        self.keys = ApiKeys(keys)
         self._registration_open = registration_open
         self._clock = clock
         self._hasher = hasher or PasswordHasher()
-        self._standings: dict[str, tuple[float, Standing]] = {}
-        self._changes = 0
+        self._standings = Recent[Standing]()
 
     async def register(self, username: str, password: str, *, email: str | None = None) -> UserId:
         """Raises RegistrationClosed, InvalidUsername, WeakPassword or UsernameTaken."""
@@ -117,32 +127,51 @@ class Identity:
             raise WrongCredentials
         return found
 
-    async def authenticate(self, token: str) -> Principal:
-        """Who this access token is; raises Unauthenticated when it does not count any more."""
-        claims = self._signer.verify(token, self._clock())
-        standing = await self._standing(claims)
+    async def authenticate(self, credential: str) -> Principal:
+        """Who this access token or API key is; raises Unauthenticated when it does not count any more."""
+        if looks_like_key(credential):
+            return await self.keys.principal(credential)
+        return await self._token_principal(self._signer.verify(credential, self._clock()))
+
+    async def recheck(self, principal: Principal) -> Principal:
+        """The principal as of now, by what proved it; raises Unauthenticated when that does not count any more."""
+        return await self._prove(principal.proof)
+
+    async def issue_ticket(self, principal: Principal) -> str:
+        """What stands for the principal once within half a minute, for where no header can be sent."""
+        ticket = new_opaque_token()
+        await self._tickets.add_ticket(opaque_digest(ticket), principal.proof, lifetime=TICKET_LIFETIME)
+        return ticket
+
+    async def redeem_ticket(self, ticket: str) -> Principal:
+        """Whose ticket this is; raises Unauthenticated when it was used, is old, or its giver does not count any more.
+
+        Of several who redeem one at the same time, in whichever process, one gets it.
+        """
+        proof = await self._tickets.use_ticket(opaque_digest(ticket))
+        if proof is None:
+            raise InvalidTicket
+        return await self._prove(proof)
+
+    async def _prove(self, proof: Proof) -> Principal:
+        if isinstance(proof, KeyProof):
+            return await self.keys.prove(proof.digest)
+        refuse_expired(proof.expires_at, self._clock())
+        return await self._token_principal(proof)
+
+    async def _token_principal(self, proof: TokenProof) -> Principal:
+        standing = await self._standings.get(
+            proof.token_id, lambda: self._store.standing(proof.user_id, proof.token_id, proof.family)
+        )
         if standing is None or not standing.is_active or standing.token_revoked:
             raise InvalidToken
-        if standing.token_version != claims.token_version:
+        if standing.token_version != proof.token_version:
             raise InvalidToken
-        return Principal(claims.user_id, standing.is_admin, claims.token_id, claims.expires_at, claims.family)
-
-    async def _standing(self, claims: Claims) -> Standing | None:
-        now = time.monotonic()
-        known = self._standings.get(claims.token_id)
-        if known is not None and now - known[0] < _STANDING_SECONDS:
-            return known[1]
-        changes = self._changes
-        standing = await self._store.standing(claims.user_id, claims.token_id, claims.family)
-        if standing is not None and changes == self._changes:  # else it may be older than a change made meanwhile
-            if len(self._standings) >= _STANDING_LIMIT:
-                self._standings.clear()
-            self._standings[claims.token_id] = (now, standing)
-        return standing
+        return Principal(proof.user_id, standing.is_admin, proof)
 
     def _forget_standings(self) -> None:
-        self._changes += 1
-        self._standings.clear()
+        self._standings.forget()
+        self.keys.forget()
 
     async def refresh(self, refresh_token: str) -> Tokens:
         """New tokens for old. A token that was used before ends all that came of its log-in; raises Unauthenticated."""
@@ -158,34 +187,41 @@ class Identity:
 
     async def logout(self, principal: Principal) -> None:
         """End this access token and all others of its log-in, refresh tokens too."""
-        await self._store.revoke_access_token(principal.user_id, principal.token_id, until=principal.token_expires_at)
-        await self._store.revoke_family(principal.family, principal.user_id)
+        token = principal.require_login()
+        await self._store.revoke_access_token(principal.user_id, token.token_id, until=token.expires_at)
+        await self._store.revoke_family(token.family, principal.user_id)
         self._forget_standings()
 
     async def logout_all(self, principal: Principal) -> None:
-        """End every token of the user, everywhere."""
+        """End every token of the user, everywhere. API keys stay: they are no log-ins, and revoked one by one."""
         await self._store.end_all_tokens(principal.user_id)
         self._forget_standings()
 
-    async def change_password(self, principal: Principal, current: str, new: str, *, address: str) -> None:
-        """Raises WrongCredentials, WeakPassword or TooManyFailures. Ends every token of the user."""
+    async def change_password(
+        self, principal: Principal, current: str, new: str, *, address: str, keep_keys: bool = False
+    ) -> None:
+        """Raises WrongCredentials, WeakPassword or TooManyFailures. Ends every token of the user.
+
+        API keys end too, unless kept: whoever knew the password may have made one.
+        """
         user = await self._checked(principal.user_id, current, address=address)
-        await self._store_password(user.user_id, check_password(new, username=user.user_id, field="new_password"))
+        checked = check_password(new, username=user.user_id, field="new_password")
+        await self._store_password(user.user_id, checked, keep_keys=keep_keys)
 
     async def me(self, principal: Principal) -> User:
         return await self._get(principal.user_id)
 
     async def set_password(self, user_id: str, password: str) -> None:
-        """Set a user's password and end their tokens; raises WeakPassword or NoSuchUser."""
-        await self._store_password(_user_id(user_id), check_password(password, username=user_id))
+        """Set a user's password and end their tokens and API keys; raises WeakPassword or NoSuchUser."""
+        await self._store_password(_user_id(user_id), check_password(password, username=user_id), keep_keys=False)
 
-    async def _store_password(self, user_id: UserId, checked: str) -> None:
-        if not await self._store.set_password(user_id, await self._hasher.hash(checked)):
+    async def _store_password(self, user_id: UserId, checked: str, *, keep_keys: bool) -> None:
+        if not await self._store.set_password(user_id, await self._hasher.hash(checked), keep_keys=keep_keys):
             raise NoSuchUser
         self._forget_standings()
 
     async def set_active(self, user_id: str, *, active: bool) -> None:
-        """Disable a user, ending their tokens, or let them in again; raises NoSuchUser."""
+        """Disable a user, ending their tokens and API keys, or let them in again; raises NoSuchUser."""
         if not await self._store.set_active(_user_id(user_id), active=active):
             raise NoSuchUser
         self._forget_standings()

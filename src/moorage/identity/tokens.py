@@ -9,7 +9,6 @@ import json
 import secrets
 from base64 import urlsafe_b64decode
 from binascii import Error as Base64Error
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 from uuid import UUID
@@ -18,6 +17,7 @@ from jose import jwt  # pyright: ignore[reportMissingModuleSource]
 from jose.exceptions import JOSEError  # pyright: ignore[reportMissingModuleSource]
 
 from moorage.errors import Unauthenticated
+from moorage.identity.principal import TokenProof
 from moorage.identity.user import User
 from moorage.ids import UserId, is_user_id
 
@@ -47,17 +47,6 @@ class TokenExpired(Unauthenticated):
         super().__init__("The access token has expired: log in again")
 
 
-@dataclass(frozen=True, slots=True)
-class Claims:
-    """What a valid access token says. `family` is the log-in that it and its refresh tokens come of."""
-
-    user_id: UserId
-    token_version: int
-    token_id: str
-    family: UUID
-    expires_at: datetime
-
-
 class TokenSigner:
     """Issues and verifies access tokens under one key."""
 
@@ -79,7 +68,7 @@ class TokenSigner:
         }
         return jwt.encode(claims, self._key, algorithm=_ALGORITHM)
 
-    def verify(self, token: str, now: datetime) -> Claims:
+    def verify(self, token: str, now: datetime) -> TokenProof:
         """The claims of a token that we signed and that has not expired; raises InvalidToken or TokenExpired."""
         if len(token) > _MAX_LENGTH or not token.isascii():
             raise InvalidToken
@@ -102,7 +91,7 @@ def _refuse_critical(token: str) -> None:
         raise InvalidToken
 
 
-def _checked(claims: dict[str, Any], now: datetime) -> Claims:
+def _checked(claims: dict[str, Any], now: datetime) -> TokenProof:
     subject, version, token_id = claims.get("sub"), claims.get("ver"), claims.get("jti")
     issued, expires = _timestamp(claims.get("iat")), _timestamp(claims.get("exp"))
     if (claims.get("iss"), claims.get("aud"), claims.get("typ")) != (_ISSUER, _AUDIENCE, _TYPE):
@@ -111,9 +100,14 @@ def _checked(claims: dict[str, Any], now: datetime) -> Claims:
         raise InvalidToken
     if not isinstance(version, int) or isinstance(version, bool) or issued > now + _LEEWAY:
         raise InvalidToken
+    refuse_expired(expires, now)
+    return TokenProof(UserId(subject), version, token_id, _family(claims.get("sid")), expires)
+
+
+def refuse_expired(expires: datetime, now: datetime) -> None:
+    """Raise TokenExpired for an access token that ended at `expires`."""
     if expires + _LEEWAY <= now:
         raise TokenExpired
-    return Claims(UserId(subject), version, token_id, _family(claims.get("sid")), expires)
 
 
 def _family(value: object) -> UUID:
@@ -135,7 +129,7 @@ def _timestamp(value: object) -> datetime:
 
 
 def new_opaque_token() -> str:
-    """256 random bits: a refresh token or a set-up token."""
+    """256 random bits: a refresh token, a set-up token, a ticket or the rest of an API key."""
     return secrets.token_urlsafe(32)
 
 

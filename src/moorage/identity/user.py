@@ -1,8 +1,7 @@
-"""Users and principals, and which names may be taken."""
+"""Users, and which names may be taken."""
 
 from dataclasses import dataclass
 from datetime import datetime
-from uuid import UUID
 
 from moorage.errors import InvalidPayload
 from moorage.ids import UserId, is_user_id
@@ -30,17 +29,6 @@ class User:
     is_active: bool
     token_version: int
     created_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """The authenticated caller, with the id and end of the access token that proved it, and the log-in it came of."""
-
-    user_id: UserId
-    is_admin: bool
-    token_id: str
-    token_expires_at: datetime
-    family: UUID
 
 
 def check_username(name: str) -> UserId:

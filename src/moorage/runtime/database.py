@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from moorage.adapters.embedded_postgres import open_embedded_postgres
+from moorage.adapters.postgres.api_keys import PostgresKeyStore
 from moorage.adapters.postgres.identifier import database_identifier
 from moorage.adapters.postgres.migrate import is_up_to_date, migrate
 from moorage.adapters.postgres.pool import Database, open_database
@@ -45,6 +46,7 @@ def make_identity(settings: Settings, database: Database) -> Identity:
     return Identity(
         PostgresUserStore(database),
         TokenSigner(_secret_key(settings), lifetime=timedelta(hours=settings.access_token_expire_hours)),
+        PostgresKeyStore(database),
         registration_open=settings.registration_open,
         clock=lambda: datetime.now(UTC),
     )

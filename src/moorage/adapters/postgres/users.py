@@ -51,6 +51,8 @@ _LOCK_ATTEMPTS = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))"
 
 _END_TOKENS = "UPDATE users SET token_version = token_version + 1, updated_at = now() WHERE user_id = %s"
 
+_END_KEYS = "DELETE FROM api_keys WHERE user_id = %s"
+
 
 class PostgresUserStore:
     """`moorage.identity.port.UserStore` on Postgres."""
@@ -84,14 +86,18 @@ class PostgresUserStore:
         more = encode_cursor(rows[limit - 1]["user_id"]) if len(rows) > limit else None
         return Page([_user(row) for row in rows[:limit]], more)
 
-    async def set_password(self, user_id: UserId, password_hash: str) -> bool:
+    async def set_password(self, user_id: UserId, password_hash: str, *, keep_keys: bool = False) -> bool:
         async with self._database.system_transaction() as connection:
             await connection.execute("UPDATE users SET password_hash = %s WHERE user_id = %s", [password_hash, user_id])
+            if not keep_keys:
+                await connection.execute(_END_KEYS, [user_id])
             return await _end_tokens(connection, user_id)
 
     async def set_active(self, user_id: UserId, *, active: bool) -> bool:
         async with self._database.system_transaction() as connection:
             await connection.execute("UPDATE users SET is_active = %s WHERE user_id = %s", [active, user_id])
+            if not active:
+                await connection.execute(_END_KEYS, [user_id])
             return await _end_tokens(connection, user_id)
 
     async def end_all_tokens(self, user_id: UserId) -> None:
