@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from moorage.errors import InvalidInput
 
-_PREFIXES = ("AUTH_", "LLM_", "QUOTA_", "RUN_", "SANDBOX_", "SESSION_", "ZHIPUAI_")
+_PREFIXES = ("AUTH_", "LLM_", "QUOTA_", "RUN_", "SANDBOX_", "SESSION_", "STORE_", "ZHIPUAI_")
 _FOREIGN_PREFIXES = ("POSTGRES_", "COMPOSE_")
 _FROM_FILES = ("SECRET_KEY", "DATABASE_URL", "DATABASE_ADMIN_URL", "LLM_API_KEY", "ZHIPUAI_API_KEY")
 _SAMPLE_KEYS = ("change", "example", "secret-key", "secret_key", "your-", "your_", "password", "sample", "insecure")
@@ -69,6 +69,7 @@ class Settings(BaseModel):
 
     quota_active_sessions: Annotated[int, Field(ge=0)] = 10
     session_life_hours: Annotated[float, Field(ge=0)] = 24
+    store_max_items: Annotated[int, Field(ge=0)] = 100_000
 
     sandbox: Literal["auto", "docker", "bubblewrap"] = "auto"
     docker_image: str = "moorage-sandbox:dev"

@@ -22,6 +22,8 @@ from moorage.adapters.postgres.pool import Database, open_database
 from moorage.adapters.postgres.retention import forget_events
 from moorage.adapters.postgres.rules import PostgresRuleBook
 from moorage.adapters.postgres.run_queue import PostgresRunQueue
+from moorage.adapters.postgres.run_records import PostgresRunRecords
+from moorage.adapters.postgres.store import PostgresItemTable, forget_expired_items
 from moorage.adapters.postgres.threads import PostgresThreadStore
 from moorage.agent.changes import change_inspector
 from moorage.agent.graph import Agents
@@ -44,12 +46,14 @@ from moorage.runtime.models import make_agents
 from moorage.runtime.providers import open_sandboxes
 from moorage.sandboxes.service import Sandboxes
 from moorage.settings import Settings
+from moorage.store import Store
 from moorage.threads import Threads
 
 _BLOCKING_CALLS = 64
 _STOP_PATIENCE_SECONDS = 25.0
 _REAPS_PER_LEASE = 3
 _FORGET_SECONDS = 3600.0
+_SWEEP_SECONDS = 60.0
 
 type Beside = Callable[[], Coroutine[Any, Any, None]]
 
@@ -64,6 +68,7 @@ class Runtime:
     approvals: Approvals
     rules: RuleBook
     copies: Copies
+    store: Store
     runs: Runs
     event_log: EventLog
     sandbox_kind: str
@@ -143,7 +148,7 @@ async def _assemble(
     agents, model_name = await make_agents(settings, stack, sandboxes)
     name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
     worker = _worker(settings, database, queue, event_log, agents, sandboxes, name=name) if work else None
-    runs = Runs(queue, worker)
+    runs = Runs(queue, worker, PostgresRunRecords(database), event_log)
     files = ThreadFiles(sandboxes)
     approval_store = PostgresApprovalStore(database, event_log, on_decided=queue.wake, session_life=life)
     notices.listen("work", lambda _: queue.wake(), own=False)
@@ -167,6 +172,7 @@ async def _assemble(
             copy_files=sandboxes.copy_files,
             remove_files=sandboxes.delete,
         ),
+        store=Store(PostgresItemTable(database), quota=settings.store_max_items),
         runs=runs,
         event_log=event_log,
         sandbox_kind=sandboxes.provider.name,
@@ -220,6 +226,7 @@ def _chores(settings: Settings, database: Database, queue: RunQueue, approvals: 
         Chore("recover_lost_runs", often, partial(queue.recover_lost, max_attempts=settings.run_max_attempts)),
         Chore("expire_approvals", often, approvals.expire),
         Chore("forget_events", _FORGET_SECONDS, partial(forget_events, database, older_than=older)),
+        Chore("forget_expired_items", _SWEEP_SECONDS, partial(forget_expired_items, database)),
     ]
 
 
