@@ -18,6 +18,7 @@ from moorage.adapters.postgres.event_log import PostgresEventLog
 from moorage.adapters.postgres.journal import PostgresJournal, open_journal
 from moorage.adapters.postgres.pool import Database
 from moorage.adapters.postgres.run_queue import PostgresRunQueue
+from moorage.adapters.postgres.run_records import PostgresRunRecords
 from moorage.adapters.postgres.threads import PostgresThreadStore
 from moorage.agent.runner import AgentRunner
 from moorage.approvals import Answer, Approvals, Decided, Decision, DecisionType
@@ -80,7 +81,8 @@ class Harbor:
         self.store = PostgresThreadStore(database, session_life=life)
         self.approval_store = PostgresApprovalStore(database, self.log, on_decided=self.queue.wake)
         self.approvals = Approvals(self.approval_store)
-        self.runs = Runs(self.queue, self.workers[0] if self.workers else None)
+        here = self.workers[0] if self.workers else None
+        self.runs = Runs(self.queue, here, PostgresRunRecords(database), self.log)
         self.removed: list[ThreadId] = []
         self.threads = Threads(self.store, quota=0, stop_runs=self.runs.stop_for_good, remove_files=self._remove)
 

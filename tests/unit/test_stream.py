@@ -67,8 +67,9 @@ async def test_a_turn_of_calls_without_text_is_in_the_history_too() -> None:
 async def test_a_call_is_told_before_its_result() -> None:
     events = await FakeAgent({"go": [calls(call("ls", "c1", path="/")), "done"]}).say("go")
     assert kinds(events) == ["tool_call", "tool_result", "delta", "message_complete"]
+    [said] = [event.message.id for event in events if isinstance(event, RunEvent) and event.message][:1]
     assert data(events, "tool_call") == [
-        {"call_id": "c1", "tool_name": "ls", "tool_input": {"path": "/"}, "agent": "agent"}
+        {"call_id": "c1", "message_id": said, "tool_name": "ls", "tool_input": {"path": "/"}, "agent": "agent"}
     ]
     [done] = data(events, "tool_result")
     assert (done["call_id"], done["status"], done["agent"]) == ("c1", "success", "agent")

@@ -19,6 +19,7 @@ from moorage.runs.run import (
     Outcome,
     QueueFull,
     RunKind,
+    RunNotFound,
     RunRequest,
     RunStatus,
     Started,
@@ -250,6 +251,17 @@ class MemoryRunQueue:
         else:
             run.status, run.taken_back = RunStatus.QUEUED, True
         self.wake()
+
+    async def stop_run(self, thread_id: ThreadId, run_id: RunId, reason: StopReason) -> bool:
+        thread = self._log.threads.get(thread_id)
+        run = next((run for run in thread.runs if run.claim.run_id == run_id), None) if thread else None
+        if run is None:
+            raise RunNotFound
+        if run.status is RunStatus.RUNNING:
+            run.stop_reason = run.stop_reason or reason
+        elif run.status is RunStatus.QUEUED:
+            self._end(run, Outcome(RunStatus.CANCELLED))
+        return run.status is RunStatus.RUNNING
 
     async def have_ended(self, run_ids: Sequence[RunId]) -> bool:
         runs = [run for thread in self._log.threads.values() for run in thread.runs if run.claim.run_id in run_ids]

@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import openai
 from langchain_core.exceptions import ContextOverflowError
-from langgraph.errors import GraphRecursionError
+from langgraph.errors import EmptyInputError, GraphRecursionError, InvalidUpdateError
 
 from moorage.errors import AppError
 
@@ -17,6 +17,8 @@ def problem_of(error: BaseException) -> dict[str, Any] | None:
             return _problem(error.code, error.detail, error.retry_after)
         case GraphRecursionError():
             return _problem("step_limit", "The run took more steps than it may")
+        case InvalidUpdateError() | EmptyInputError():
+            return _problem("invalid_update", "The graph does not take this input or update in the state that it is in")
         case ContextOverflowError():
             return _problem("context_overflow", "The conversation does not fit into the model's context any more")
         case openai.APIStatusError():

@@ -208,6 +208,7 @@ class PartReader:
         for call in message.tool_calls:
             event = {
                 "call_id": call["id"],
+                "message_id": message_id,
                 "tool_name": call["name"],
                 "tool_input": call["args"],
                 "agent": agent,

@@ -25,6 +25,7 @@ from moorage.idempotency import RequestKey
 from moorage.ids import ThreadId, UserId
 from moorage.paging import Page
 from moorage.rules import Effect, Match, NewRule, ResolvePath, new_rule
+from moorage.run_request import RunRequest
 
 
 class ApprovalStore(Protocol):
@@ -54,6 +55,7 @@ class ApprovalStore(Protocol):
         *,
         via: str,
         request: RequestKey | None,
+        run: RunRequest | None = None,
     ) -> Decided:
         """Compare-and-set all of `decisions`, store their rules, enqueue the continuing run: in one transaction.
 
@@ -110,8 +112,11 @@ class Approvals:
         *,
         via: str,
         request: RequestKey | None = None,
+        run: RunRequest | None = None,
     ) -> Decided:
         """Answer call by call. All are checked before any is written; they take effect together or not at all.
+
+        `run` is what a client of the wire asks of the run that goes on.
 
         A repeated `request` gets the answer of the first. What it raises is in `check_decision`, `new_rule` and
         `ApprovalStore.decide`; FileChanged comes with the interrupt already bound to the new file.
@@ -124,7 +129,7 @@ class Approvals:
                 raise InvalidDecision("two decisions address the same approval")
             for interrupt, decision in chosen:
                 check_decision(interrupt, decision)
-            return await self._decide(owner, thread_id, chosen, via=via, request=request)
+            return await self._decide(owner, thread_id, chosen, via=via, request=request, run=run)
 
         return await self._once(owner, thread_id, request, act)
 
@@ -188,6 +193,7 @@ class Approvals:
         *,
         via: str,
         request: RequestKey | None,
+        run: RunRequest | None = None,
     ) -> Decided:
         if any(_looks_at_files(interrupt, decision) for interrupt, decision in chosen):
             await self._store.check_open(owner, thread_id)  # a sandbox starts for it: not for a session that is over
@@ -201,7 +207,7 @@ class Approvals:
                 if change is not None:
                     await self._store.show_change(owner, interrupt, change)
             raise FileChanged
-        return await self._store.decide(owner, thread_id, checked, via=via, request=request)
+        return await self._store.decide(owner, thread_id, checked, via=via, request=request, run=run)
 
     async def _rule(self, interrupt: Interrupt, decision: Decision) -> NewRule | None:
         if decision.remember is None:

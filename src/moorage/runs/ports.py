@@ -7,7 +7,7 @@ from typing import Protocol
 from moorage.claims import Claim, StopReason
 from moorage.events import RunEvent, StoredEvent
 from moorage.ids import RunId, ThreadId, UserId
-from moorage.runs.run import BusyPolicy, ClaimedRun, Outcome, RunRequest, Started
+from moorage.runs.run import BusyPolicy, ClaimedRun, Outcome, Run, RunRequest, RunStatus, Started
 
 
 class RunQueue(Protocol):
@@ -63,6 +63,13 @@ class RunQueue(Protocol):
         """Ask the thread's running run to stop, and end its queued ones; answers the running ones' ids."""
         ...
 
+    async def stop_run(self, thread_id: ThreadId, run_id: RunId, reason: StopReason) -> bool:
+        """Ask this one run to stop, or end it if no worker has it; answers whether a worker has it.
+
+        Raises RunNotFound; one that has ended stays as it is.
+        """
+        ...
+
     async def have_ended(self, run_ids: Sequence[RunId]) -> bool:
         """Whether none of these runs is queued or running any more."""
         ...
@@ -72,6 +79,28 @@ class RunQueue(Protocol):
 
         One that was claimed `max_attempts` times ends as `crashed_repeatedly`, one that was to stop as cancelled.
         """
+        ...
+
+
+class RunRecords(Protocol):
+    """The runs of a user's threads, as they stand. Every call sees those of `owner` only."""
+
+    async def find(self, owner: UserId, thread_id: ThreadId, run_id: str) -> Run | None: ...
+
+    async def search(
+        self, owner: UserId, thread_id: ThreadId, *, status: RunStatus | None, limit: int, offset: int
+    ) -> list[Run]:
+        """Newest first, without those that only changed the state."""
+        ...
+
+    async def active(
+        self, owner: UserId, *, thread_id: ThreadId | None, run_ids: Sequence[str] | None, status: RunStatus | None
+    ) -> list[Run]:
+        """Runs that are queued or running, of one thread or of all."""
+        ...
+
+    async def delete(self, owner: UserId, thread_id: ThreadId, run_id: RunId) -> bool:
+        """False when it is queued or running."""
         ...
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 from moorage.approvals import RaisedInterrupt
 from moorage.claims import Claim, StopReason
-from moorage.errors import Conflict, InvalidPayload, LimitExceeded
+from moorage.errors import Conflict, InvalidPayload, LimitExceeded, NotFound
 from moorage.ids import RunId, ThreadId
+from moorage.run_request import Record as Record
+from moorage.run_request import RunRequest as RunRequest
 
 
 class RunKind(StrEnum):
@@ -36,63 +38,6 @@ class BusyPolicy(StrEnum):
     INTERRUPT = "interrupt"  # stops the running run, keeping what it did
     ROLLBACK = "rollback"  # stops the running run and undoes it
     REJECT_AND_CONTINUE = "reject_and_continue"  # rejects what waits for approval, then waits its turn
-
-
-class Record(StrEnum):
-    """What of LangGraph's own streams a run's log keeps beside our events."""
-
-    VALUES = "values"
-    UPDATES = "updates"
-    TASKS = "tasks"
-    CHECKPOINTS = "checkpoints"
-
-
-@dataclass(frozen=True, slots=True)
-class RunRequest:
-    """What a client of the LangGraph wire may ask of a run, beside or instead of a message.
-
-    `messages` are LangChain messages in JSON, each with an id; `values` the rest of the graph's input. With neither the
-    graph is entered where it stands. `update` and `goto` are those of a LangGraph command; `checkpoint_id` is where the
-    run branches off. `interrupt_before` and `interrupt_after` name nodes, "*" all. `kwargs` is what the client sent, as
-    it is shown; `thread_metadata` is added to the thread's. An `ephemeral` run takes its thread with it when it ends.
-    """
-
-    assistant_id: str | None = None
-    messages: tuple[dict[str, Any], ...] = ()
-    values: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    update: Mapping[str, Any] | None = None
-    goto: tuple[str, ...] = ()
-    checkpoint_id: str | None = None
-    interrupt_before: tuple[str, ...] = ()
-    interrupt_after: tuple[str, ...] = ()
-    record: tuple[Record, ...] = ()
-    recursion_limit: int | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    webhook: str | None = None
-    after_seconds: float = 0
-    ephemeral: bool = False
-    thread_metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-    @property
-    def adds_input(self) -> bool:
-        """Whether it brings something, instead of going on where the graph stands."""
-        return bool(self.messages or self.values or self.update or self.goto)
-
-    def for_graph(self) -> dict[str, Any]:
-        """The part that the graph is entered with, in JSON; only what was asked for."""
-        asked = {
-            "messages": list(self.messages),
-            "values": dict(self.values),
-            "update": dict(self.update) if self.update is not None else None,
-            "goto": list(self.goto),
-            "checkpoint_id": self.checkpoint_id,
-            "interrupt_before": list(self.interrupt_before),
-            "interrupt_after": list(self.interrupt_after),
-            "record": [kind.value for kind in self.record],
-            "recursion_limit": self.recursion_limit,
-        }
-        return {key: value for key, value in asked.items() if value}
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +105,20 @@ class Started:
     run_id: RunId
     first_seq: int
     stops: tuple[RunId, ...] = ()
+
+
+class RunNotFound(NotFound):
+    code = "run_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("No such run in this session")
+
+
+class RunActive(Conflict):
+    code = "run_active"
+
+    def __init__(self) -> None:
+        super().__init__("This run has not ended: cancel it first")
 
 
 class ApprovalPending(Conflict):

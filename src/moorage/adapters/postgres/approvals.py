@@ -42,6 +42,7 @@ from moorage.events import EventType, StoredEvent, encode, run_event, scrub_text
 from moorage.idempotency import RequestKey
 from moorage.ids import RunId, ThreadId, UserId, new_run_id
 from moorage.paging import Page, decode_time_cursor, encode_cursor
+from moorage.run_request import RunRequest
 from moorage.runs.run import RunKind
 from moorage.threads import SessionClosed, SessionExpired, ThreadNotFound
 
@@ -161,6 +162,7 @@ class PostgresApprovalStore:
         *,
         via: str,
         request: RequestKey | None,
+        run: RunRequest | None = None,
     ) -> Decided:
         claim = claim_for(thread_id, owner, new_run_id())
         async with self._database.tenant_transaction(owner) as connection:
@@ -173,10 +175,12 @@ class PostgresApprovalStore:
                 if item.rule is not None:
                     await insert_rule(connection, claim, item.rule, interrupt_id=item.interrupt.raised.id)
             placed = place(claim, [decision_event(item) for item in decided], before=thread["last_seq"])
-            await _enqueue(connection, claim, thread["assistant_id"], decisions, first_seq=placed[0].seq)
+            first_seq = placed[0].seq
+            await _enqueue(connection, claim, thread["assistant_id"], decisions, first_seq=first_seq, request=run)
             await insert_events(connection, placed)
             await connection.execute(
-                "UPDATE threads SET last_seq = %s, run_status = 'busy', last_active = now() WHERE thread_id = %s",
+                "UPDATE threads SET last_seq = %s, run_status = 'busy', last_active = now(), updated_at = now()"
+                " WHERE thread_id = %s",
                 [placed[-1].seq, thread_id],
             )
             ids = [item.raised.id for item in decided]
@@ -270,10 +274,13 @@ async def _enqueue(
     decisions: Sequence[CheckedDecision],
     *,
     first_seq: int,
+    request: RunRequest | None,
 ) -> None:
     resume = {item.interrupt.raised.id: item.decision.as_resume() for item in decisions}
     run_input = {"resume": resume, "first_seq": first_seq}
-    await enqueue_run(connection, claim, assistant_id=assistant_id, kind=RunKind.RESUME, run_input=run_input)
+    await enqueue_run(
+        connection, claim, assistant_id=assistant_id, kind=RunKind.RESUME, run_input=run_input, request=request
+    )
 
 
 async def _compare_and_set(

@@ -59,7 +59,7 @@ WHERE thread_id = %(thread_id)s
 
 _QUEUED = """
 SELECT run_id, thread_id, owner_id, generation FROM runs
-WHERE thread_id = %s AND status = 'queued' ORDER BY priority DESC, queue_no
+WHERE thread_id = %s AND status = 'queued' AND (%s::uuid IS NULL OR run_id = %s) ORDER BY priority DESC, queue_no
 """
 
 
@@ -100,9 +100,11 @@ async def end_run(
     return [item.stored() for item in placed]
 
 
-async def end_queued(connection: AsyncConnection[Row], thread_id: ThreadId) -> list[StoredEvent]:
-    """End a thread's queued runs before any worker has them: their last events, in order."""
-    rows = await (await connection.execute(_QUEUED, [thread_id])).fetchall()
+async def end_queued(
+    connection: AsyncConnection[Row], thread_id: ThreadId, *, only: RunId | None = None
+) -> list[StoredEvent]:
+    """End a busy thread's queued runs, or one, before any worker has them: their last events, in order."""
+    rows = await (await connection.execute(_QUEUED, [thread_id, only, only])).fetchall()
     if not rows:
         return []
     update = "UPDATE threads SET last_seq = last_seq + %s WHERE thread_id = %s RETURNING last_seq"

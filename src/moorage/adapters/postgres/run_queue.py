@@ -24,6 +24,7 @@ from moorage.runs.run import (
     IdempotencyMismatch,
     Outcome,
     RunKind,
+    RunNotFound,
     RunRequest,
     RunStatus,
     Started,
@@ -48,6 +49,19 @@ _TAKE_BACK_QUEUED = """
 UPDATE runs SET status = 'running', generation = generation + 1, worker = 'server'
 WHERE run_id = (SELECT run_id FROM runs WHERE thread_id = %s AND status = 'queued'
     ORDER BY priority DESC, queue_no LIMIT 1)
+RETURNING run_id, thread_id, owner_id, generation
+"""
+
+_STANDING = """
+SELECT status, generation,
+    EXISTS (SELECT FROM runs o WHERE o.thread_id = r.thread_id AND o.status = 'running') AS others
+FROM runs r WHERE run_id = %s AND thread_id = %s FOR UPDATE
+"""
+
+_STOP_ONE = "UPDATE runs SET stop_reason = COALESCE(stop_reason, %s) WHERE run_id = %s"
+
+_TAKE_BACK_ONE = """
+UPDATE runs SET status = 'running', generation = generation + 1, worker = 'server' WHERE run_id = %s
 RETURNING run_id, thread_id, owner_id, generation
 """
 
@@ -202,6 +216,28 @@ class PostgresRunQueue:
                 await notify(connection, "stop", f"{row['run_id']} {reason}")
         self._log.publish(stored)
         return [RunId(str(row["run_id"])) for row in running]
+
+    async def stop_run(self, thread_id: ThreadId, run_id: RunId, reason: StopReason) -> bool:
+        stored: list[StoredEvent] = []
+        async with self._database.system_pipeline() as connection:
+            await connection.execute(LOCK_THREAD, [thread_id])
+            await connection.execute(LOCK_RUNS, [thread_id])
+            row = await (await connection.execute(_STANDING, [run_id, thread_id])).fetchone()
+            if row is None:
+                raise RunNotFound
+            is_running, is_queued = row["status"] == RunStatus.RUNNING, row["status"] == RunStatus.QUEUED
+            if is_running or (is_queued and row["generation"] > 0):  # what it did may have to be undone
+                await connection.execute(_STOP_ONE, [reason.value, run_id])
+            if is_running:
+                await notify(connection, "stop", f"{run_id} {reason}")
+            elif is_queued and row["others"]:
+                stored = await end_queued(connection, thread_id, only=run_id)
+            elif is_queued:
+                taken = await (await connection.execute(_TAKE_BACK_ONE, [run_id])).fetchone()
+                cancelled = Outcome(RunStatus.CANCELLED)
+                stored = await end_run(connection, claim_of(taken or {}), cancelled, approval_ttl=self._ttl)
+        self._log.publish(stored)
+        return is_running
 
     async def have_ended(self, run_ids: Sequence[RunId]) -> bool:
         async with self._database.system_pipeline() as connection:

@@ -93,7 +93,7 @@ class Submission:
             return earlier, []
         _refuse(row, self._policy, queue_limit=queue_limit, needs_answer=self._needs_answer)
         closing = closing_events(await close_overdue(connection, self._claim.thread_id)) if row["overdue"] else []
-        closing += await self._reject_pending(connection) if row["waiting"] else []
+        closing += await self._reject_pending(connection) if row["waiting"] and not self._is_update else []
         stops = await self._stop_running(connection) if self._policy in _STOPS else []
         given = self._given()
         placed = place(self._claim, [*closing, *given], before=row["last_seq"])
@@ -109,7 +109,11 @@ class Submission:
         """
         if self._content is not None:
             return self._policy is not BusyPolicy.REJECT_AND_CONTINUE
-        return not self._request.adds_input
+        return not self._request.adds_input and not self._is_update
+
+    @property
+    def _is_update(self) -> bool:
+        return self._request.state_update is not None
 
     def _given(self) -> list[RunEvent]:
         """What readers are told of the messages that came in."""
@@ -177,11 +181,13 @@ class Submission:
         run_input: dict[str, Any] = {"first_seq": first_seq}
         if self._content is not None:
             run_input |= {"message_id": asked[0].id, "content": self._content}
+        if self._request.state_update is not None:
+            run_input["update"] = dict(self._request.state_update)
         await enqueue_run(
             connection,
             self._claim,
             assistant_id=assistant_id,
-            kind=RunKind.MESSAGE,
+            kind=RunKind.UPDATE if self._is_update else RunKind.MESSAGE,
             run_input=run_input,
             key=self._key,
             digest=self._digest,
