@@ -28,7 +28,7 @@ LOCK_THREAD = "SELECT FROM threads WHERE thread_id = %s FOR NO KEY UPDATE"
 
 # Locked: a worker that lost the run must not save between what is read here and its end.
 _HELD = """
-SELECT t.last_seq, r.kind, r.stop_reason, r.base_checkpoint_id, r.started_at IS NOT NULL AS started
+SELECT t.last_seq, r.kind, r.ephemeral, r.stop_reason, r.base_checkpoint_id, r.started_at IS NOT NULL AS started
 FROM threads t JOIN runs r USING (thread_id)
 WHERE r.run_id = %s AND r.generation = %s AND r.status = 'running' FOR UPDATE OF r
 """
@@ -42,6 +42,7 @@ _SETTLE_THREAD = """
 UPDATE threads t SET last_seq = %(seq)s, last_active = now(), updated_at = now(), state_updated_at = now(),
     graph_open = CASE WHEN %(started)s THEN %(open)s ELSE graph_open END,
     state_values = state_values || %(values)s, error = %(error)s,
+    expires_at = CASE WHEN %(life)s::interval IS NULL THEN expires_at ELSE now() + %(life)s END,
     run_status = CASE
         WHEN EXISTS (SELECT FROM interrupts i WHERE i.thread_id = t.thread_id AND i.status = 'pending'
             AND i.expires_at > now()) THEN 'interrupted'
@@ -62,6 +63,8 @@ SELECT run_id, thread_id, owner_id, generation FROM runs
 WHERE thread_id = %s AND status = 'queued' AND (%s::uuid IS NULL OR run_id = %s) ORDER BY priority DESC, queue_no
 """
 
+
+_LAST_LOOK = timedelta(minutes=1)
 
 # A run that stopped before a node where its client wanted it to has nothing to ask, and its thread is interrupted.
 _STANDING_AFTER = {RunStatus.ERROR: "error", RunStatus.TIMEOUT: "error", RunStatus.INTERRUPTED: "interrupted"}
@@ -94,10 +97,16 @@ async def end_run(
         "after": _STANDING_AFTER.get(outcome.status, "idle"),
         "values": Jsonb(dict(outcome.values), dumps=encode),
         "error": error,
+        "life": _life_after(outcome.status, approval_ttl) if row["ephemeral"] else None,
         "thread_id": claim.thread_id,
     }
     await connection.execute(_SETTLE_THREAD, settled)
     return [item.stored() for item in placed]
+
+
+def _life_after(status: RunStatus, approval_ttl: timedelta) -> timedelta:
+    """How long the thread of a run that takes it along stays: as long as somebody may ask how it ended, or answer."""
+    return _LAST_LOOK + approval_ttl if status is RunStatus.INTERRUPTED else _LAST_LOOK
 
 
 async def end_queued(

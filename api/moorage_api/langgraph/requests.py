@@ -1,0 +1,241 @@
+"""From the body with which a LangGraph client creates a run to what the run is asked: honoured or refused by name."""
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from moorage.agent.wire_json import read_messages
+from moorage.errors import InvalidPayload
+from moorage.identity import Principal
+from moorage.ids import full_thread_id
+from moorage.run_request import Record, RunRequest
+from moorage.runs.run import BusyPolicy
+from moorage.threads import Thread
+from moorage.webhooks import check_webhook
+
+LONGEST_DELAY_SECONDS = 365 * 24 * 3600
+
+type JsonObject = dict[str, Any]
+type Name = Annotated[str, Field(min_length=1, max_length=200)]
+type Nodes = Literal["*"] | Annotated[list[Name], Field(max_length=100)]
+type StreamMode = Literal[
+    "values", "messages", "messages-tuple", "updates", "events", "tasks", "checkpoints", "debug", "custom", "tools",
+    "lifecycle",
+]  # fmt: skip
+type StreamModes = StreamMode | Annotated[list[StreamMode], Field(max_length=20)]
+
+
+class RefusedField(InvalidPayload):
+    """A field that cannot be honoured as it is."""
+
+    code = "field_refused"
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(
+            f"{field}: {reason}", errors=[{"loc": ["body", *field.split(".")], "msg": reason, "type": "refused"}]
+        )
+
+
+class CheckpointBody(BaseModel):
+    """Where a run branches off, or a state is read."""
+
+    model_config = ConfigDict(extra="forbid")
+    thread_id: Annotated[str | None, Field(max_length=100)] = None
+    checkpoint_ns: Annotated[str | None, Field(max_length=2000)] = None
+    checkpoint_id: Annotated[str | None, Field(max_length=100)] = None
+    checkpoint_map: dict[str, str] | None = None
+
+
+class CommandBody(BaseModel):
+    """A LangGraph command. With `resume` it answers what waits for approval, and nothing else."""
+
+    model_config = ConfigDict(extra="forbid")
+    resume: Any = None
+    update: JsonObject | list[tuple[str, Any]] | None = None
+    goto: Any = None
+
+
+class ConfigBody(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    tags: Annotated[list[Name] | None, Field(max_length=100)] = None
+    recursion_limit: Annotated[int | None, Field(ge=1, le=100_000)] = None
+    configurable: JsonObject | None = None
+
+
+class RunPayload(BaseModel):
+    """What a run is asked, wherever it runs: the fields that runs, stateless runs and crons share."""
+
+    model_config = ConfigDict(extra="forbid")
+    assistant_id: Name
+    input: Any = None
+    command: CommandBody | None = None
+    config: ConfigBody | None = None
+    context: JsonObject | None = None
+    metadata: JsonObject | None = None
+    checkpoint: CheckpointBody | None = None
+    checkpoint_id: Annotated[str | None, Field(max_length=100)] = None
+    interrupt_before: Nodes | None = None
+    interrupt_after: Nodes | None = None
+    webhook: Annotated[str | None, Field(max_length=2000)] = None
+    stream_mode: StreamModes | None = None
+    stream_subgraphs: bool = False
+    stream_resumable: bool = False
+    multitask_strategy: Literal["reject", "rollback", "interrupt", "enqueue"] = "enqueue"
+    durability: Literal["sync", "async", "exit"] | None = None
+    checkpoint_during: bool | None = None
+    feedback_keys: list[Name] | None = None
+    strict_resume: bool | None = None
+    langsmith_tracer: JsonObject | None = None
+
+
+class RunBody(RunPayload):
+    """The body of a run's creation."""
+
+    if_not_exists: Literal["create", "reject"] = "reject"
+    on_disconnect: Literal["cancel", "continue"] = "continue"
+    on_completion: Literal["delete", "keep"] | None = None
+    after_seconds: Annotated[float, Field(ge=0, le=LONGEST_DELAY_SECONDS)] = 0
+
+    @property
+    def policy(self) -> BusyPolicy:
+        return BusyPolicy(self.multitask_strategy)
+
+    @property
+    def modes(self) -> list[str]:
+        given = self.stream_mode or ["values"]
+        return [given] if isinstance(given, str) else list(dict.fromkeys(given))
+
+    @property
+    def resumes(self) -> bool:
+        return self.command is not None and self.command.resume is not None
+
+
+def run_request(
+    body: RunPayload,
+    *,
+    record: Iterable[Record],
+    principal: Principal,
+    thread: Thread | None = None,
+    assistant_id: str | None = None,
+    thread_metadata: Mapping[str, Any] | None = None,
+    ephemeral: bool = False,
+    after_seconds: float = 0,
+) -> RunRequest:
+    """What the body asks. `thread` is the one it is for, where there is one already.
+
+    Raises InvalidPayload, naming the field, for what cannot be honoured or points elsewhere.
+    """
+    _refuse_unsupported(body)
+    check_place(body.config.configurable if body.config else None, "config.configurable", principal, thread)
+    command = body.command or CommandBody()
+    given = _input(body.input) if command == CommandBody() else {}
+    update = _update(command)
+    return RunRequest(
+        assistant_id=assistant_id,
+        messages=tuple(given.pop("messages", ())),
+        values=given,
+        update=update,
+        goto=_goto(command.goto),
+        checkpoint_id=_checkpoint_id(body, principal, thread),
+        interrupt_before=_nodes(body.interrupt_before),
+        interrupt_after=_nodes(body.interrupt_after),
+        record=tuple(record),
+        recursion_limit=body.config.recursion_limit if body.config else None,
+        metadata=body.metadata or {},
+        kwargs=body.model_dump(mode="json", exclude_unset=True, exclude={"metadata", "webhook"}),
+        webhook=check_webhook(body.webhook) if body.webhook else None,
+        after_seconds=after_seconds,
+        ephemeral=ephemeral,
+        thread_metadata=thread_metadata or {},
+    )
+
+
+def _refuse_unsupported(body: RunPayload) -> None:
+    if body.feedback_keys:
+        raise RefusedField("feedback_keys", "needs LangSmith, which this server does not use")
+    if body.context:
+        raise RefusedField("context", "belongs to the assistant: save it there")
+    if body.command is not None and body.command.resume is not None and (body.command.update or body.command.goto):
+        raise RefusedField("command", "takes either resume, or update and goto")
+
+
+def check_place(place: Mapping[str, Any] | None, field: str, principal: Principal, thread: Thread | None) -> None:
+    """Refuse ids that point elsewhere than the request does; the server alone says where a run writes.
+
+    `thread` None: the request is for no thread that is there already.
+    """
+    for key, value in (place or {}).items():
+        match key:
+            case "thread_id" if thread is None:
+                raise RefusedField(f"{field}.thread_id", "a run without a thread gets its own")
+            case "thread_id" if isinstance(value, str) and _is_same(value, principal, thread):
+                continue
+            case "thread_id":
+                raise RefusedField(f"{field}.thread_id", "is not the thread of the request")
+            case "checkpoint_id" | "checkpoint_map" | "tags":
+                continue
+            case "checkpoint_ns" if not value:
+                continue
+            case _:
+                name = key if key.isidentifier() and len(key) < 100 else "?"
+                raise RefusedField(f"{field}.{name}", "is not taken here: what an assistant does is saved with it")
+
+
+def _is_same(text: str, principal: Principal, thread: Thread | None) -> bool:
+    return thread is not None and full_thread_id(principal.user_id, text) == thread.thread_id
+
+
+def _checkpoint_id(body: RunPayload, principal: Principal, thread: Thread | None) -> str | None:
+    configurable = (body.config.configurable if body.config else None) or {}
+    checkpoint = body.checkpoint.model_dump(exclude_none=True, exclude={"checkpoint_map"}) if body.checkpoint else {}
+    check_place(checkpoint, "checkpoint", principal, thread)
+    found = checkpoint.get("checkpoint_id") or body.checkpoint_id or configurable.get("checkpoint_id")
+    if found is None:
+        return None
+    if thread is None:
+        raise RefusedField("checkpoint_id", "a run without a thread has no checkpoints")
+    if not isinstance(found, str) or len(found) > 100:
+        raise RefusedField("config.configurable.checkpoint_id", "takes a checkpoint's id")
+    return found
+
+
+def _input(given: Any) -> dict[str, Any]:
+    """A graph's input as a client may write it; nothing for None."""
+    if given is None:
+        return {}
+    if not isinstance(given, dict):
+        raise RefusedField("input", 'takes an object such as {"messages": [...]}')
+    return _state(given, "input")  # pyright: ignore[reportUnknownArgumentType]
+
+
+def read_state(given: Mapping[str, Any], field: str) -> dict[str, Any]:
+    """State values as a client writes them, with messages in LangChain's JSON."""
+    return _state(given, field)
+
+
+def _state(given: Mapping[str, Any], field: str) -> dict[str, Any]:
+    for key in given:
+        if key.startswith("_"):
+            raise RefusedField(field, "keys of the state do not begin with _")
+    if given.get("messages") is None:
+        return {key: value for key, value in given.items() if key != "messages"}
+    return {**given, "messages": read_messages(given["messages"])}
+
+
+def _update(command: CommandBody) -> dict[str, Any] | None:
+    if command.update is None:
+        return None
+    update = dict(command.update) if isinstance(command.update, list) else command.update
+    return _state(update, "command.update")
+
+
+def _goto(given: Any) -> tuple[str, ...]:
+    items: list[Any] = [] if given is None else given if isinstance(given, list) else [given]
+    if len(items) > 100 or not all(isinstance(item, str) and 0 < len(item) <= 200 for item in items):
+        raise RefusedField("command.goto", "takes names of nodes; a Send is not supported")
+    return tuple(items)
+
+
+def _nodes(given: Nodes | None) -> tuple[str, ...]:
+    return ("*",) if given == "*" else tuple(given or ())
