@@ -1,7 +1,7 @@
 """From the body with which a LangGraph client creates a run to what the run is asked: honoured or refused by name."""
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -88,6 +88,11 @@ class RunPayload(BaseModel):
     strict_resume: bool | None = None
     langsmith_tracer: JsonObject | None = None
 
+    @property
+    def modes(self) -> list[str]:
+        given = self.stream_mode or ["values"]
+        return [given] if isinstance(given, str) else list(dict.fromkeys(given))
+
 
 class RunBody(RunPayload):
     """The body of a run's creation."""
@@ -100,11 +105,6 @@ class RunBody(RunPayload):
     @property
     def policy(self) -> BusyPolicy:
         return BusyPolicy(self.multitask_strategy)
-
-    @property
-    def modes(self) -> list[str]:
-        given = self.stream_mode or ["values"]
-        return [given] if isinstance(given, str) else list(dict.fromkeys(given))
 
     @property
     def resumes(self) -> bool:
@@ -143,12 +143,29 @@ def run_request(
         record=tuple(record),
         recursion_limit=body.config.recursion_limit if body.config else None,
         metadata=body.metadata or {},
-        kwargs=body.model_dump(mode="json", exclude_unset=True, exclude={"metadata", "webhook"}),
+        kwargs=_kwargs(body),
         webhook=check_webhook(body.webhook) if body.webhook else None,
         after_seconds=after_seconds,
         ephemeral=ephemeral,
         thread_metadata=thread_metadata or {},
     )
+
+
+def _kwargs(body: RunPayload) -> dict[str, Any]:
+    """What was asked, under the names by which LangGraph's server shows it."""
+    return {
+        "input": body.input,
+        "command": body.command.model_dump(mode="json", exclude_unset=True) if body.command else None,
+        "config": body.config.model_dump(mode="json", exclude_unset=True) if body.config else {},
+        "context": {},
+        "stream_mode": body.modes,
+        "interrupt_before": body.interrupt_before,
+        "interrupt_after": body.interrupt_after,
+        "feedback_keys": None,
+        "subgraphs": body.stream_subgraphs,
+        "resumable": True,
+        "durability": "sync",
+    }
 
 
 def _refuse_unsupported(body: RunPayload) -> None:
@@ -231,7 +248,7 @@ def _update(command: CommandBody) -> dict[str, Any] | None:
 
 
 def _goto(given: Any) -> tuple[str, ...]:
-    items: list[Any] = [] if given is None else given if isinstance(given, list) else [given]
+    items = cast("list[Any]", [] if given is None else given if isinstance(given, list) else [given])
     if len(items) > 100 or not all(isinstance(item, str) and 0 < len(item) <= 200 for item in items):
         raise RefusedField("command.goto", "takes names of nodes; a Send is not supported")
     return tuple(items)

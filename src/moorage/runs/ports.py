@@ -85,12 +85,14 @@ class RunQueue(Protocol):
 class RunRecords(Protocol):
     """The runs of a user's threads, as they stand. Every call sees those of `owner` only."""
 
-    async def find(self, owner: UserId, thread_id: ThreadId, run_id: str) -> Run | None: ...
+    async def find(self, owner: UserId, run_id: str, *, thread_id: ThreadId | None = None) -> Run | None:
+        """The run with this id, of this thread or of any."""
+        ...
 
     async def search(
-        self, owner: UserId, thread_id: ThreadId, *, status: RunStatus | None, limit: int, offset: int
+        self, owner: UserId, thread_id: ThreadId, *, statuses: Sequence[RunStatus], limit: int, offset: int
     ) -> list[Run]:
-        """Newest first, without those that only changed the state."""
+        """Newest first, without those that only changed the state; no `statuses` are all."""
         ...
 
     async def active(

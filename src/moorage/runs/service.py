@@ -59,16 +59,25 @@ class Runs:
 
     async def get(self, thread: Thread, run_id: str) -> Run:
         """One of the thread's runs; raises RunNotFound."""
-        run = await self._records.find(thread.owner_id, thread.thread_id, run_id)
+        return await self._found(thread.owner_id, run_id, thread.thread_id)
+
+    async def get_anywhere(self, owner: UserId, run_id: str) -> Run:
+        """A run of one of the user's threads; raises RunNotFound."""
+        return await self._found(owner, run_id, None)
+
+    async def _found(self, owner: UserId, run_id: str, thread_id: ThreadId | None) -> Run:
+        run = await self._records.find(owner, run_id, thread_id=thread_id)
         if run is None:
             raise RunNotFound
         return run
 
     async def search(
-        self, thread: Thread, *, status: RunStatus | None = None, limit: int = 10, offset: int = 0
+        self, thread: Thread, *, statuses: Sequence[RunStatus] = (), limit: int = 10, offset: int = 0
     ) -> list[Run]:
         """The thread's runs, newest first."""
-        return await self._records.search(thread.owner_id, thread.thread_id, status=status, limit=limit, offset=offset)
+        return await self._records.search(
+            thread.owner_id, thread.thread_id, statuses=statuses, limit=limit, offset=offset
+        )
 
     async def active(
         self,

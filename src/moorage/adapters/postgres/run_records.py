@@ -13,11 +13,13 @@ type Row = dict[str, Any]
 _COLUMNS = """run_id, thread_id, assistant_id, kind, status, (input ->> 'first_seq')::bigint AS first_seq, metadata,
     kwargs, multitask_strategy, stop_reason, error, created_at, updated_at"""
 
-_FIND = f"SELECT {_COLUMNS} FROM runs WHERE owner_id = %s AND thread_id = %s AND run_id = %s"  # noqa: S608 -- constant
+_FIND = f"""
+SELECT {_COLUMNS} FROM runs WHERE owner_id = %s AND run_id = %s AND (%s::text IS NULL OR thread_id = %s)
+"""  # noqa: S608 -- constant columns
 
 _SEARCH = f"""
 SELECT {_COLUMNS} FROM runs
-WHERE owner_id = %s AND thread_id = %s AND kind <> 'update' AND (%s::text IS NULL OR status = %s)
+WHERE owner_id = %s AND thread_id = %s AND kind <> 'update' AND (%s::text[] IS NULL OR status = ANY(%s))
 ORDER BY queue_no DESC LIMIT %s OFFSET %s
 """  # noqa: S608 -- constant columns
 
@@ -42,16 +44,17 @@ class PostgresRunRecords:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def find(self, owner: UserId, thread_id: ThreadId, run_id: str) -> Run | None:
+    async def find(self, owner: UserId, run_id: str, *, thread_id: ThreadId | None = None) -> Run | None:
         if (wanted := _uuid(run_id)) is None:
             return None
-        rows = await self._database.tenant_rows(owner, _FIND, [owner, thread_id, wanted])
+        rows = await self._database.tenant_rows(owner, _FIND, [owner, wanted, thread_id, thread_id])
         return _run(rows[0]) if rows else None
 
     async def search(
-        self, owner: UserId, thread_id: ThreadId, *, status: RunStatus | None, limit: int, offset: int
+        self, owner: UserId, thread_id: ThreadId, *, statuses: Sequence[RunStatus], limit: int, offset: int
     ) -> list[Run]:
-        rows = await self._database.tenant_rows(owner, _SEARCH, [owner, thread_id, status, status, limit, offset])
+        wanted = [status.value for status in statuses] or None
+        rows = await self._database.tenant_rows(owner, _SEARCH, [owner, thread_id, wanted, wanted, limit, offset])
         return [_run(row) for row in rows]
 
     async def active(

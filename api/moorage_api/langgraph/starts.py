@@ -1,0 +1,109 @@
+"""How a run of the wire starts: on a thread that is there or made for it, with input or as the answer to approvals."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from moorage.agent.states import Place
+from moorage.approvals import seen_by_human
+from moorage.assistants import Assistant, wire_assistant_id
+from moorage.identity import Principal
+from moorage.ids import RunId, full_thread_id
+from moorage.run_request import Record, RunRequest
+from moorage.runs.run import Run, RunKind, RunStatus
+from moorage.runtime import Runtime
+from moorage.threads import IfExists, Thread
+from moorage_api.langgraph.batching import unfold
+from moorage_api.langgraph.legacy import records_for
+from moorage_api.langgraph.requests import RunBody, run_request
+
+VIA = "langgraph"
+
+
+@dataclass(frozen=True, slots=True)
+class StartedRun:
+    """A run that was accepted, its thread, and whether the thread was made for it alone."""
+
+    thread: Thread
+    run: Run
+    stateless: bool = False
+
+
+async def thread_for(runtime: Runtime, principal: Principal, thread_id: str, body: RunBody) -> Thread:
+    """The thread that a run is to be created on; it is made when the body says so."""
+    if body.if_not_exists == "reject":
+        return await runtime.threads.get(principal, full_thread_id(principal.user_id, thread_id))
+    return await runtime.threads.ensure(principal, thread_id, if_exists=IfExists.DO_NOTHING)
+
+
+async def start_on(runtime: Runtime, principal: Principal, thread: Thread, body: RunBody) -> StartedRun:
+    """Start a run on this thread: with input, or, when the command resumes, as the answer to what waits."""
+    assistant = await runtime.assistants.get(principal.user_id, body.assistant_id)
+    request = run_request(
+        body,
+        record=_record(body),
+        principal=principal,
+        thread=thread,
+        assistant_id=assistant.assistant_id,
+        thread_metadata=thread_metadata(assistant),
+        after_seconds=body.after_seconds,
+    )
+    return StartedRun(thread, await start_request(runtime, thread, body, request))
+
+
+async def start_stateless(runtime: Runtime, principal: Principal, body: RunBody) -> StartedRun:
+    """Start a run on a thread of its own, which goes with it unless the body keeps it."""
+    assistant = await runtime.assistants.get(principal.user_id, body.assistant_id)
+    request = run_request(
+        body,
+        record=_record(body),
+        principal=principal,
+        assistant_id=assistant.assistant_id,
+        thread_metadata=thread_metadata(assistant),
+        ephemeral=body.on_completion != "keep",
+        after_seconds=body.after_seconds,
+    )
+    thread = await runtime.threads.ensure(principal, None)
+    return StartedRun(thread, await start_request(runtime, thread, body, request), stateless=True)
+
+
+async def start_request(runtime: Runtime, thread: Thread, body: RunBody, request: RunRequest) -> Run:
+    """Start what was asked of a thread that is there."""
+    if request.checkpoint_id is not None:
+        await runtime.states.at(thread, Place(request.checkpoint_id))
+    if body.resumes and body.command is not None:
+        pending = await runtime.approvals.pending(thread.owner_id, thread.thread_id)
+        answers = unfold([seen_by_human(item) for item in pending], body.command.resume)
+        decided = await runtime.approvals.answer(thread.owner_id, thread.thread_id, answers, via=VIA, run=request)
+        return _as_run(thread, decided.run_id, decided.first_seq, body, request, RunKind.RESUME)
+    started = await runtime.runs.start(thread, None, policy=body.policy, request=request)
+    return _as_run(thread, started.run_id, started.first_seq, body, request, RunKind.MESSAGE)
+
+
+def thread_metadata(assistant: Assistant) -> dict[str, str]:
+    """What lists of threads are filtered by."""
+    return {"graph_id": assistant.graph_id, "assistant_id": wire_assistant_id(assistant.assistant_id)}
+
+
+def _record(body: RunBody) -> Iterable[Record]:
+    """What the asked modes need, and the state: whoever waits for the run or comes later reads how it ended."""
+    return dict.fromkeys(records_for(body.modes))
+
+
+def _as_run(thread: Thread, run_id: str, first_seq: int, body: RunBody, request: RunRequest, kind: RunKind) -> Run:
+    now = datetime.now(UTC)
+    return Run(
+        run_id=RunId(run_id),
+        thread_id=thread.thread_id,
+        assistant_id=request.assistant_id or thread.assistant_id,
+        kind=kind,
+        status=RunStatus.QUEUED,
+        first_seq=first_seq,
+        metadata=dict(request.metadata),
+        kwargs=dict(request.kwargs),
+        multitask_strategy=body.multitask_strategy,
+        cancel_reason=None,
+        error=None,
+        created_at=now,
+        updated_at=now,
+    )
