@@ -29,7 +29,7 @@ _EMPTY = """
     TRUNCATE runs, run_events, interrupts, tool_calls, approval_rules, messages, threads, idempotency_keys,
         store_items,
         refresh_tokens, revoked_access_tokens, login_failures, setup_links, api_keys, ws_tickets,
-        checkpoints, checkpoint_blobs, checkpoint_writes;
+        checkpoints, checkpoint_blobs, checkpoint_writes CASCADE;
     ALTER TABLE users NO FORCE ROW LEVEL SECURITY;
     DELETE FROM users;
     ALTER TABLE users FORCE ROW LEVEL SECURITY;
