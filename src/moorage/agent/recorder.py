@@ -57,7 +57,7 @@ class Recorder:
     def _values(self, ns: Namespace, values: dict[str, Any]) -> Iterator[RunEvent]:
         known = self._known.get(ns)
         if known is None:
-            known = {} if ns or self._from is None else self._before(values)
+            known = {} if ns or not (self._from or {}).get("from") else self._before(values)
         change, newest = _change(known, values)
         if not ns and self._from is not None:
             change, self._from = {**self._from, **change}, None
