@@ -5,6 +5,7 @@ those bytes are what the log stores and every reader gets.
 """
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -67,13 +68,14 @@ class RunEvent:
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """An event of the log. `seq` counts from 1 within its thread, without gaps."""
+    """An event of the log. `seq` counts from 1 within its thread, without gaps; `at` is when it was stored."""
 
     thread_id: ThreadId
     seq: int
     run_id: RunId
     type: EventType
     data: bytes
+    at: datetime | None = field(default=None, compare=False)
 
 
 def run_event(

@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from moorage.adapters.postgres.pool import Database
 from moorage.errors import Unavailable
@@ -30,9 +31,10 @@ log = get_logger(__name__)
 
 # `before` is how many bytes come before an event in its page: a page holds at least one event, however large it is.
 _PAGE = """
-SELECT t.first_seq, t.last_seq, e.seq, e.run_id, e.type, e.data FROM threads t LEFT JOIN LATERAL (
+SELECT t.first_seq, t.last_seq, e.seq, e.run_id, e.type, e.data, e.created_at FROM threads t LEFT JOIN LATERAL (
     SELECT *, sum(octet_length(data)) OVER (ORDER BY seq) - octet_length(data) AS before FROM (
-        SELECT seq, run_id, type, data FROM run_events WHERE thread_id = t.thread_id AND seq > %s ORDER BY seq LIMIT %s
+        SELECT seq, run_id, type, data, created_at FROM run_events
+        WHERE thread_id = t.thread_id AND seq > %s ORDER BY seq LIMIT %s
     ) page
 ) e ON e.before < %s WHERE t.thread_id = %s ORDER BY e.seq
 """
@@ -228,11 +230,7 @@ class EventReaders:
         rows = await self._database.tenant_rows(owner, _PAGE, [after, limit, size, thread_id])
         if not rows:
             return None
-        events = [
-            StoredEvent(thread_id, row["seq"], RunId(str(row["run_id"])), EventType(row["type"]), row["data"].encode())
-            for row in rows
-            if row["seq"] is not None
-        ]
+        events = [_stored(thread_id, row) for row in rows if row["seq"] is not None]
         return _Page(events, rows[0]["first_seq"], rows[0]["last_seq"])
 
     def close(self) -> None:
@@ -270,3 +268,10 @@ class EventReaders:
             for reader in self._readers.get(thread_id, ()):
                 if last_seq is None or not reader.knows(last_seq):
                     reader.go_back(to_at_least=last_seq or 0)
+
+
+def _stored(thread_id: ThreadId, row: dict[str, Any]) -> StoredEvent:
+    data = row["data"].encode()
+    return StoredEvent(
+        thread_id, row["seq"], RunId(str(row["run_id"])), EventType(row["type"]), data, row["created_at"]
+    )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from psycopg import AsyncConnection
@@ -35,7 +36,9 @@ class Placed:
     seq: int
 
     def stored(self) -> StoredEvent:
-        return StoredEvent(self.claim.thread_id, self.seq, self.claim.run_id, self.event.type, self.event.data)
+        """As readers of this process get it; the table has the time of the transaction."""
+        claim, event = self.claim, self.event
+        return StoredEvent(claim.thread_id, self.seq, claim.run_id, event.type, event.data, datetime.now(UTC))
 
 
 def place(claim: Claim, events: Iterable[RunEvent], *, before: int) -> list[Placed]:

@@ -1,0 +1,388 @@
+"""The event log as the v3 protocol tells it: a projection that reads the events of a thread in order. Pure.
+
+The log is folded from the first event of a run on: nothing that a frame says is older than its run. What it says of a
+run that a client joins late is what it said to those who were there.
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from moorage.events import EventType, StoredEvent
+from moorage.ids import RunId
+from moorage_api.langgraph.v3_frames import FRAMES_PER_EVENT, Frame, Namespace, first_frame
+from moorage_api.langgraph.v3_messages import OpenMessage, tool_message
+from moorage_api.langgraph.v3_payloads import (
+    Data,
+    ai_messages,
+    approval,
+    call_of_task,
+    checkpoint_of,
+    tool_ended,
+    without_interrupts,
+)
+from moorage_api.langgraph.values import StateFold
+
+_NEVER_ASKED = frozenset({"ls", "read_file", "glob", "grep", "write_todos", "task"})
+_ROOT: Namespace = ()
+_TERMINAL = {
+    "success": "completed",
+    "interrupted": "interrupted",
+    "cancelled": "interrupted",  # as clients of the protocol expect it: both leave the thread for its user to go on
+    "error": "failed",
+    "timeout": "failed",
+}
+
+type Told = tuple[str, Namespace, Data]
+
+
+@dataclass(slots=True)
+class _Call:
+    """A tool call that the model made: `place` is its task's namespace, that of its graph one above."""
+
+    call_id: str
+    name: str
+    args: Data
+    scope: Namespace
+    place: Namespace
+    started: bool = False
+    subagent: str | None = None
+
+
+@dataclass(slots=True)
+class _Run:
+    """What of a run later events refer to."""
+
+    agent: str = "agent"
+    error: str | None = None
+    ended: bool = False
+    messages: dict[str | None, OpenMessage] = field(default_factory=dict[str | None, OpenMessage])
+    unnamed: dict[str | None, list[_Call]] = field(default_factory=dict[str | None, list[_Call]])
+    calls: dict[str, _Call] = field(default_factory=dict[str, _Call])
+    decided: set[str] = field(default_factory=set[str])
+    given: dict[str, Data] = field(default_factory=dict[str, Any])
+    recorded: bool = False
+    held: tuple[Namespace, Data] | None = None
+
+
+class Projection:
+    """Reads a thread's events in order; each becomes no, one or many frames."""
+
+    def __init__(self, fold: StateFold) -> None:
+        self._fold = fold
+        self._runs: dict[RunId, _Run] = {}
+        self._running: RunId | None = None
+
+    async def read(self, event: StoredEvent) -> list[Frame]:
+        """The frames of this event, numbered; those beyond 1024, of more than a thousand parallel calls, are cut."""
+        data: Data = orjson.loads(event.data)
+        run = self._runs.setdefault(event.run_id, _Run())
+        told = [item async for item in self._told(event, run, data)]
+        first, timestamp = first_frame(event.seq), _milliseconds(event.at)
+        return [
+            Frame(
+                first + place,
+                method,
+                namespace,
+                timestamp,
+                shown,
+                run_id=event.run_id if method in ("lifecycle", "input.requested", "input.answered") else None,
+            )
+            for place, (method, namespace, shown) in enumerate(told[:FRAMES_PER_EVENT])
+        ]
+
+    async def _told(self, event: StoredEvent, run: _Run, data: Data) -> AsyncIterator[Told]:
+        if event.type is EventType.GRAPH:
+            if data["kind"] not in ("tasks", "call"):
+                for item in self._finish_messages(run, data):
+                    yield item
+            async for item in self._graph(run, data["kind"], tuple(data["ns"]), data["data"]):
+                yield item
+            return
+        for item in self._flush_values(run, event.type):
+            yield item
+        for item in self._before(run, event.type, data):
+            yield item
+        if (tell := _TELLERS.get(event.type)) is not None:
+            for item in tell(self, event, run, data):
+                yield item
+
+    # LangGraph's own events -----------------------------------------------------------------------------------------
+
+    async def _graph(self, run: _Run, kind: str, ns: Namespace, data: Data) -> AsyncIterator[Told]:
+        """A state is told with its checkpoint before it, which the log has after it: so it waits for the next event."""
+        held, run.held = run.held, None
+        if held is not None and not (kind == "checkpoints" and held[0] == ns):
+            yield "values", *held
+            held = None
+        match kind:
+            case "values":
+                run.recorded = run.recorded or not ns
+                run.held = ns, without_interrupts(await self._fold.apply(ns, data))
+            case "checkpoints":
+                checkpoint = checkpoint_of(data)
+                if not ns:
+                    self._fold.stands_at(checkpoint["id"])
+                yield "checkpoints", ns, checkpoint
+            case _:
+                for item in self._plain(run, kind, ns, data):
+                    yield item
+        if held is not None:
+            yield "values", *held
+
+    def _plain(self, run: _Run, kind: str, ns: Namespace, data: Data) -> Iterator[Told]:
+        match kind:
+            case "updates":
+                for node, values in data.items():
+                    yield "updates", ns, {"node": node, "values": values}
+            case "tasks":
+                if (call := call_of_task(data)) is not None:
+                    run.given.setdefault(call["id"], call["args"])
+                yield "tasks", ns, data
+            case "call":
+                yield from self._announced(run, ns, data)
+            case _:
+                return
+
+    def _flush_values(self, run: _Run, kind: EventType) -> Iterator[Told]:
+        """What a run stops with is told after the stop itself."""
+        if run.held is not None and kind not in (EventType.INTERRUPT, EventType.RUN_END):
+            yield "values", *run.held
+            run.held = None
+
+    def _announced(self, run: _Run, ns: Namespace, data: Data) -> Iterator[Told]:
+        """A call's task began: the tool itself, unless somebody is asked first."""
+        call_id, name = data["call_id"], data.get("name", "")
+        call = run.calls[call_id] = _Call(call_id, name, run.given.get(call_id, {}), ns[:-1], ns)
+        call.subagent = data.get("subagent")
+        if name in _NEVER_ASKED or call_id in run.decided:
+            yield from self._started(call)
+
+    # Our own events -------------------------------------------------------------------------------------------------
+
+    def _agent_start(self, event: StoredEvent, run: _Run, data: Data) -> Iterator[Told]:
+        parent = data.get("parent_call_id")
+        if parent is not None:
+            yield from self._started(self._call(run, parent, subagent=data["agent"]))
+            return
+        for scope, message in run.messages.items():  # an attempt before this one was in the middle of it
+            yield "messages", self._place(run, scope), message.abandon()
+        run.messages, run.agent = {}, data["agent"]
+        self._running = event.run_id
+        yield "lifecycle", _ROOT, {"event": "running", "graph_name": run.agent}
+
+    def _content(self, _event: StoredEvent, run: _Run, data: Data) -> Iterator[Told]:
+        parent = data.get("parent_call_id")
+        message, started = self._open(run, parent, data["message_id"])
+        shown = [message.start()] if started else []
+        if thinking := data.get("thinking_delta"):
+            shown += message.delta("reasoning", thinking)
+        if text := data["content_delta"]:
+            shown += message.delta("text", text)
+        yield from self._messages(run, parent, shown)
+
+    def _message_complete(self, _event: StoredEvent, run: _Run, data: Data) -> Iterator[Told]:
+        parent = data.get("parent_call_id")
+        message, started = self._open(run, parent, data["message_id"])
+        shown = [message.start()] if started else []
+        yield from self._messages(run, parent, [*shown, *message.complete(data["final_content"], data["metadata"])])
+
+    def _tool_call(self, _event: StoredEvent, run: _Run, data: Data) -> Iterator[Told]:
+        parent, call_id = data.get("parent_call_id"), data["call_id"]
+        scope = self._place(run, parent)
+        call = _Call(call_id, data["tool_name"], data["tool_input"], scope, (*scope, f"tools:{call_id}"))
+        run.calls[call_id], run.given[call_id] = call, call.args
+        if (message := run.messages.get(parent)) is not None:
+            yield from self._messages(run, parent, message.call(call_id, call.name, call.args, _json(call.args)))
+        else:  # a message without words: LangGraph's own event, which comes next, knows its id
+            run.unnamed.setdefault(parent, []).append(call)
+
+    def _tool_output(self, _event: StoredEvent, run: _Run, data: Data) -> Iterator[Told]:
+        call = self._call(run, data["call_id"], scope=self._scope(run, data))
+        yield from self._started(call)
+        if delta := data.get("delta"):
+            yield "tools", call.scope, {"event": "tool-output-delta", "tool_call_id": call.call_id, "delta": delta}
+
+    def _tool_result(self, _event: StoredEvent, run: _Run, data: Data) -> Iterator[Told]:
+        call = self._call(run, data["call_id"], scope=self._scope(run, data))
+        status = data["status"]
+        if call.started or status in ("success", "error"):
+            yield from self._started(call)
+            yield "tools", call.scope, tool_ended(call.call_id, call.name, data)
+        for shown in tool_message(data):
+            yield "messages", (*call.scope, f"tools:{call.call_id}"), shown
+        if call.subagent is not None and call.started:
+            failed = {"error": data["result"]} if status != "success" else {}
+            yield "lifecycle", call.place, self._phase(call, "failed" if failed else "completed") | failed
+        run.calls.pop(call.call_id, None)
+
+    def _todo_update(self, _event: StoredEvent, run: _Run, data: Data) -> Iterator[Told]:
+        yield "custom", self._scope(run, data), {"name": "todo_update", "payload": {"todos": data["todos"]}}
+
+    def _error(self, _event: StoredEvent, run: _Run, data: Data) -> Iterator[Told]:
+        run.error = data["detail"]
+        return iter(())
+
+    def _interrupt(self, _event: StoredEvent, run: _Run, data: Data) -> Iterator[Told]:
+        """Each pause tells all that waits. Once its run has ended, a question that comes again is not news."""
+        if run.ended:
+            return
+        for item in data["interrupts"]:
+            payload = approval(item)
+            told = {"interrupt_id": item["id"], "payload": payload, "value": payload}  # Python's client reads `value`
+            yield "input.requested", self._scope(run, item), told
+
+    def _decision(self, _event: StoredEvent, run: _Run, data: Data) -> Iterator[Told]:
+        run.decided.add(data["call_id"])
+        if "executed_input" in data:
+            run.given[data["call_id"]] = data["executed_input"]
+        if "interrupt_id" in data:
+            yield "input.answered", _ROOT, {"interrupt_ids": [data["interrupt_id"]]}
+        elif data["type"] == "approve" and (call := run.calls.get(data["call_id"])) is not None:
+            yield from self._started(call)
+
+    def _run_end(self, event: StoredEvent, run: _Run, data: Data) -> Iterator[Told]:
+        ran, phase = self._running == event.run_id, _TERMINAL[data["status"]]
+        run.ended = True
+        failure = {"error": run.error or "The run failed"} if phase == "failed" else {}
+        for call in run.calls.values():
+            if call.subagent is not None and call.started:
+                yield "lifecycle", call.place, self._phase(call, phase) | failure
+        if ran:
+            self._running = None
+        if ran or phase == "failed":  # one that never ran says nothing: another one may run
+            yield "lifecycle", _ROOT, {"event": phase, "graph_name": run.agent, **failure}
+        yield from self._left(run, ran=ran, paused=data["status"] == "interrupted")
+        self._runs[event.run_id] = _Run(agent=run.agent, ended=True)
+
+    def _left(self, run: _Run, *, ran: bool, paused: bool) -> Iterator[Told]:
+        """The state that a run leaves. A pause tells it again: clients look for it after the pause."""
+        if run.held is not None and run.held[0]:
+            yield "values", *run.held
+        if ran and run.recorded and (paused or run.held is not None):
+            yield "values", _ROOT, without_interrupts(self._fold.values() or {})
+
+    # Messages -------------------------------------------------------------------------------------------------------
+
+    def _open(self, run: _Run, parent: str | None, message_id: str) -> tuple[OpenMessage, bool]:
+        """The message that is being told, and whether it begins now."""
+        message = run.messages.get(parent)
+        if message is not None and message.id == message_id:
+            return message, False
+        message = run.messages[parent] = OpenMessage(message_id)
+        return message, True
+
+    def _before(self, run: _Run, kind: EventType, data: Data) -> Iterator[Told]:
+        """Messages that are complete end with the first event that is not one of their own calls."""
+        own = {data.get("parent_call_id")} if kind is EventType.TOOL_CALL else set[str | None]()
+        for parent, message in list(run.messages.items()):
+            ends = message.completed and parent not in own
+            replaced = kind in (EventType.CONTENT_STREAM, EventType.MESSAGE_COMPLETE) and (
+                parent == data.get("parent_call_id") and message.id != data["message_id"]
+            )
+            if ends or replaced:
+                yield from self._messages(run, parent, message.finish())
+                del run.messages[parent]
+            elif kind is EventType.RUN_END:
+                yield from self._messages(run, parent, [message.abandon()])
+                del run.messages[parent]
+        for parent in list(run.unnamed):
+            if parent not in own:
+                del run.unnamed[parent]
+
+    def _finish_messages(self, run: _Run, data: Data) -> Iterator[Told]:
+        """LangGraph's update tells whose calls those without words were, and what a message cost."""
+        said = ai_messages(data["data"]) if data["kind"] == "updates" else []
+        for parent, calls in list(run.unnamed.items()):
+            found = next((item for item in said if _made(item, calls)), None)
+            if found is not None:
+                message = run.messages[parent] = OpenMessage(found["id"])
+                yield from self._messages(run, parent, [message.start()])
+                for call in calls:
+                    yield from self._messages(
+                        run, parent, message.call(call.call_id, call.name, call.args, _json(call.args))
+                    )
+            del run.unnamed[parent]
+        for parent, message in list(run.messages.items()):
+            if message.completed:
+                _complete(message, said)
+                yield from self._messages(run, parent, message.finish())
+                del run.messages[parent]
+
+    def _messages(self, run: _Run, parent: str | None, shown: "Iterator[Data] | list[Data]") -> Iterator[Told]:
+        place = self._place(run, parent)
+        for item in shown:
+            yield "messages", place, item
+
+    # Calls ----------------------------------------------------------------------------------------------------------
+
+    def _call(self, run: _Run, call_id: str, *, scope: Namespace = _ROOT, subagent: str | None = None) -> _Call:
+        call = run.calls.get(call_id)
+        if call is None:
+            name = "task" if subagent else ""
+            call = run.calls[call_id] = _Call(call_id, name, {}, scope, (*scope, f"tools:{call_id}"))
+        call.subagent = call.subagent or subagent
+        return call
+
+    def _started(self, call: _Call) -> Iterator[Told]:
+        if call.started:
+            return
+        call.started = True
+        told = {"event": "tool-started", "tool_call_id": call.call_id, "tool_name": call.name, "input": call.args}
+        yield "tools", call.scope, told
+        if call.subagent is not None:
+            cause = {"type": "toolCall", "tool_call_id": call.call_id}
+            yield "lifecycle", call.place, self._phase(call, "started") | {"cause": cause}
+
+    def _phase(self, call: _Call, phase: str) -> Data:
+        told = {"event": phase, "namespace": list(call.place), "graph_name": call.subagent}
+        return {**told, "trigger_call_id": call.place[-1].partition(":")[2]}
+
+    def _scope(self, run: _Run, data: Data) -> Namespace:
+        return self._place(run, data.get("parent_call_id"))
+
+    def _place(self, run: _Run, parent: str | None) -> Namespace:
+        """The namespace of what a call's sub-agent does; the root's without one."""
+        if parent is None:
+            return _ROOT
+        return run.calls[parent].place if parent in run.calls else (f"tools:{parent}",)
+
+
+type _Teller = Callable[[Projection, StoredEvent, _Run, Data], Iterator[Told]]
+
+_TELLERS: Mapping[EventType, _Teller] = {
+    EventType.AGENT_START: Projection._agent_start,  # pyright: ignore[reportPrivateUsage]
+    EventType.CONTENT_STREAM: Projection._content,  # pyright: ignore[reportPrivateUsage]
+    EventType.MESSAGE_COMPLETE: Projection._message_complete,  # pyright: ignore[reportPrivateUsage]
+    EventType.TOOL_CALL: Projection._tool_call,  # pyright: ignore[reportPrivateUsage]
+    EventType.TOOL_OUTPUT: Projection._tool_output,  # pyright: ignore[reportPrivateUsage]
+    EventType.TOOL_RESULT: Projection._tool_result,  # pyright: ignore[reportPrivateUsage]
+    EventType.TODO_UPDATE: Projection._todo_update,  # pyright: ignore[reportPrivateUsage]
+    EventType.INTERRUPT: Projection._interrupt,  # pyright: ignore[reportPrivateUsage]
+    EventType.DECISION: Projection._decision,  # pyright: ignore[reportPrivateUsage]
+    EventType.ERROR: Projection._error,  # pyright: ignore[reportPrivateUsage]
+    EventType.RUN_END: Projection._run_end,  # pyright: ignore[reportPrivateUsage]
+}
+
+
+def _made(message: Data, calls: list[_Call]) -> bool:
+    ids = {call.get("id") for call in message.get("tool_calls", ())}
+    return all(call.call_id in ids for call in calls)
+
+
+def _complete(message: OpenMessage, said: list[Data]) -> None:
+    found = next((item for item in said if item["id"] == message.id), None)
+    if found is not None:
+        message.usage = found.get("usage_metadata") or message.usage
+        message.metadata = {**message.metadata, **(found.get("response_metadata") or {})}
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _milliseconds(at: datetime | None) -> int:
+    return round(at.timestamp() * 1000) if at else 0
