@@ -49,7 +49,7 @@ def last_event_id(header: str | None, query: str | None) -> int:
 
 
 async def _frames(batches: Batches, *, after: int, recheck: Recheck, run_id: RunId | None) -> AsyncIterator[bytes]:
-    seen, allowed = after, _Allowed(recheck)
+    seen, allowed = after, Allowed(recheck)
     async with aclosing(batches):
         try:
             async for batch in batches:
@@ -77,7 +77,7 @@ def _is_shown(event: StoredEvent, run_id: RunId | None) -> bool:
     return event.type is not EventType.GRAPH and (run_id is None or event.run_id == run_id)
 
 
-class _Allowed:
+class Allowed:
     """Whether the reader may still read, asked now and then."""
 
     def __init__(self, recheck: Recheck) -> None:

@@ -67,6 +67,8 @@ async def new_key(user: User, **body: Any) -> dict[str, Any]:
 
 
 def code(reply: httpx.Response) -> tuple[int, str]:
+    if reply.request.url.path.startswith("/v1/"):
+        return reply.status_code, reply.json()["error"]["code"]
     assert reply.headers["content-type"] == "application/problem+json"
     return reply.status_code, reply.json()["code"]
 

@@ -59,6 +59,9 @@ ACCESS: dict[str, Access] = {
     "GET /api/approvals": "user",
     "GET /api/approvals/{interrupt_id}": "user",
     "POST /api/approvals/{interrupt_id}/decision": "user",
+    "POST /v1/chat/completions": "user",
+    "GET /v1/models": "user",
+    "GET /v1/models/{model_id}": "user",
 }
 BODIES: dict[str, dict[str, object]] = {
     "PATCH /api/sessions/{thread_id}": {"title": "mine now"},
@@ -99,7 +102,10 @@ async def test_without_a_valid_token_the_answer_is_401(server: Server, operation
     async with httpx.AsyncClient(base_url=server.url, headers=headers) as client:
         reply = await call(client, operation, thread_id="alice-00000000-0000-4000-8000-000000000000")
     assert reply.status_code == 401
-    assert reply.headers["content-type"] == "application/problem+json"
+    if "/v1/" in operation:
+        assert set(reply.json()["error"]) == {"message", "type", "code", "param"}
+    else:
+        assert reply.headers["content-type"] == "application/problem+json"
 
 
 @pytest.mark.parametrize("operation", with_access("owner"))
