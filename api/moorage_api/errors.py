@@ -19,6 +19,7 @@ from moorage.errors import (
     InvalidInput,
     InvalidPayload,
     LimitExceeded,
+    NotBuilt,
     NotFound,
     PermissionDenied,
     Unauthenticated,
@@ -36,6 +37,7 @@ _STATUS: Sequence[tuple[type[AppError], int]] = (
     (Gone, 410),
     (LimitExceeded, 429),
     (Unavailable, 503),
+    (NotBuilt, 501),
 )
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 _MAX_FIELD_ERRORS = 20

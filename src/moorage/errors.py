@@ -74,3 +74,9 @@ class Gone(AppError):
 
 class Unavailable(AppError):
     code = "unavailable"
+
+
+class NotBuilt(AppError):
+    """Something that this kind of server may have, and this one does not."""
+
+    code = "not_built"
