@@ -11,11 +11,11 @@ from moorage.ids import RunId, ThreadId
 from moorage.run_request import Record
 from moorage_api.langgraph.legacy import LegacyProjection, records_for
 from moorage_api.langgraph.legacy_frames import START, FrameId, frame_id
-from moorage_api.langgraph.legacy_places import WireRun
+from moorage_api.langgraph.legacy_places import ShownRun
 
 THREAD = ThreadId("alice-550e8400-e29b-41d4-a716-446655440000")
-RUN = WireRun(RunId("run-1"), "550e8400-e29b-41d4-a716-446655440000", "assistant-1", recorded=frozenset(Record))
-UNRECORDED = WireRun(RUN.run_id, RUN.thread_id, RUN.assistant_id, recorded=frozenset())
+RUN = ShownRun(RunId("run-1"), "550e8400-e29b-41d4-a716-446655440000", "assistant-1", recorded=frozenset(Record))
+UNRECORDED = ShownRun(RUN.run_id, RUN.thread_id, RUN.assistant_id, recorded=frozenset())
 HUMAN = {"content": "hi", "type": "human", "id": "h1"}
 FINAL = {"messages": [HUMAN], "todos": []}
 NOTE = "1f1e5c2c-72d8-6847-bfff-87aaa240a8a6"
@@ -84,7 +84,7 @@ async def final() -> dict[str, Any]:
     return FINAL
 
 
-def projection(*modes: str, run: WireRun = RUN, after: FrameId = START, **more: Any) -> LegacyProjection:
+def projection(*modes: str, run: ShownRun = RUN, after: FrameId = START, **more: Any) -> LegacyProjection:
     return LegacyProjection(run, modes, load=load, final=final, after=after, **more)
 
 
@@ -255,7 +255,7 @@ async def test_an_unrecorded_run_that_waits_shows_its_state_with_the_interrupt()
 
 
 async def test_recorded_updates_are_not_told_twice() -> None:
-    unknown = WireRun(RUN.run_id, RUN.thread_id, RUN.assistant_id)
+    unknown = ShownRun(RUN.run_id, RUN.thread_id, RUN.assistant_id)
     log = Log().started().graph("updates", {"before": None}).complete("Hey").graph("updates", {"model": {}}).ended()
     assert named(await shown(log, "updates", run=unknown), "updates") == [{"before": None}, {"model": {}}]
 
@@ -324,7 +324,7 @@ def eventful() -> Log:
 
 
 @pytest.mark.parametrize("run", [RUN, UNRECORDED])
-async def test_a_client_that_comes_back_gets_exactly_the_rest(run: WireRun) -> None:
+async def test_a_client_that_comes_back_gets_exactly_the_rest(run: ShownRun) -> None:
     events = eventful().events
     whole = parsed(await projection(*EVERYTHING, run=run, subgraphs=True).frames(events))
     assert len({number for _, _, number in whole}) == len(whole)

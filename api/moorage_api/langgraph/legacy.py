@@ -16,7 +16,7 @@ from moorage_api.langgraph.legacy_callbacks import Callbacks
 from moorage_api.langgraph.legacy_frames import START, FrameId, FrameWriter, frame_name
 from moorage_api.langgraph.legacy_graph import GraphFrames
 from moorage_api.langgraph.legacy_messages import MessageReader, MessageView
-from moorage_api.langgraph.legacy_places import Places, WireRun
+from moorage_api.langgraph.legacy_places import Places, ShownRun
 from moorage_api.langgraph.legacy_views import Chunks, DerivedUpdates, Snapshots
 from moorage_api.langgraph.values import LoadState, StateFold, Values
 
@@ -34,6 +34,7 @@ _NEEDS: dict[str, frozenset[Record]] = {
     "events": frozenset({Record.VALUES}),
 }
 _BEFORE_IT_RUNS = frozenset({EventType.MESSAGE_RECEIVED, EventType.DECISION})
+_RUNS_ONLY = frozenset({"lifecycle"})
 _ERRORS = {"step_limit": "GraphRecursionError"}
 
 
@@ -58,7 +59,7 @@ class LegacyProjection:
 
     def __init__(
         self,
-        run: WireRun,
+        run: ShownRun,
         modes: Collection[str],
         *,
         subgraphs: bool = False,
@@ -95,6 +96,13 @@ class LegacyProjection:
                     self._announce()
                 self._messages.read(event)
                 await self._read(event)
+        return self._frames.take()
+
+    def forgotten(self, values: Values) -> bytes:
+        """What is left to say of a run whose events are not kept any more: it has ended, and led to these values."""
+        if "values" in self._modes:
+            self._frames.add(b"values", orjson.dumps(values), always=True)
+        self._frames.add(b"end", b"null", always=True)
         return self._frames.take()
 
     def _derives_updates(self) -> bool:
@@ -165,7 +173,7 @@ class LegacyProjection:
             self._frames.add_json(b"updates", asked)
         if "values" in self._modes:
             await self._values(asked)
-        elif "updates" not in self._modes:
+        elif "updates" not in self._modes and self._modes != _RUNS_ONLY:
             self._frames.add_json(b"values", asked)
 
     async def _end(self, status: str) -> None:

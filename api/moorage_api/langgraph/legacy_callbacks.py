@@ -7,7 +7,7 @@ from typing import Any
 from moorage.ids import RunId
 from moorage_api.langgraph.legacy_frames import FrameWriter
 from moorage_api.langgraph.legacy_messages import Answered, MessageView, Spoken
-from moorage_api.langgraph.legacy_places import Places, WireRun
+from moorage_api.langgraph.legacy_places import Places, ShownRun
 from moorage_api.langgraph.legacy_views import call_chunk, chunk_of
 
 
@@ -19,7 +19,7 @@ class Callbacks(MessageView):
 
     whole_tree = True
 
-    def __init__(self, frames: FrameWriter, run: WireRun, places: Places) -> None:
+    def __init__(self, frames: FrameWriter, run: ShownRun, places: Places) -> None:
         self._frames = frames
         self._run = run
         self._places = places

@@ -14,7 +14,7 @@ from moorage.errors import InvalidPayload
 type FrameId = tuple[int, int]
 
 START: FrameId = (0, -1)
-_ALL_OF_IT = 2**31
+ALL_OF_IT = 2**31
 _FRAME_ID = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,9}))?")
 
 
@@ -29,7 +29,7 @@ def frame_id(text: str | None) -> FrameId:
     if match is None:
         raise InvalidPayload("Last-Event-ID takes the id of an event of this stream, or - for its start")
     place = match[2]
-    return int(match[1]), int(place) if place is not None else _ALL_OF_IT
+    return int(match[1]), int(place) if place is not None else ALL_OF_IT
 
 
 class FrameWriter:

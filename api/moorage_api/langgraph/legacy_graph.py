@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from moorage_api.langgraph.legacy_frames import FrameWriter, frame_name
-from moorage_api.langgraph.legacy_places import Namespace, Places, WireRun
+from moorage_api.langgraph.legacy_places import Namespace, Places, ShownRun
 from moorage_api.langgraph.values import StateFold
 
 _NEEDS_STATE = frozenset({"values", "tasks", "checkpoints", "debug", "events"})
@@ -18,7 +18,7 @@ class GraphFrames:
 
     def __init__(
         self,
-        run: WireRun,
+        run: ShownRun,
         modes: Collection[str],
         *,
         subgraphs: bool,

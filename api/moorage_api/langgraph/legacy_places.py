@@ -15,7 +15,7 @@ _LANGGRAPH_VERSION = version("langgraph")
 
 
 @dataclass(frozen=True, slots=True)
-class WireRun:
+class ShownRun:
     """A run as the wire names it.
 
     `thread_id` is the thread's wire id. `recorded` says what of LangGraph's own streams the log has of this run, where
@@ -34,7 +34,7 @@ class WireRun:
 class Places:
     """What is known of namespaces, steps and tasks; what nobody recorded is made up, the same each time."""
 
-    def __init__(self, run: WireRun) -> None:
+    def __init__(self, run: ShownRun) -> None:
         self._run = run
         self._namespace_of_call: dict[str, Namespace] = {}
         self._model_task: dict[Namespace, str] = {}
