@@ -10,7 +10,7 @@ from moorage_api import approvals, auth, chat, copies, health, keys, messages, r
 from moorage_api.body_guard import BodyGuard
 from moorage_api.deps import protected_docs, refuse_new_work
 from moorage_api.errors import install_error_handlers
-from moorage_api.langgraph import state, store, threads
+from moorage_api.langgraph import assistants, refused, runs, state, store, threads
 from moorage_api.openai import chat as openai_chat
 from moorage_api.openai import models as openai_models
 from moorage_api.request_context import RequestContext
@@ -23,6 +23,11 @@ _EXPOSED_HEADERS = (
     "Content-Location", "Location", "Retry-After", "X-Pagination-Next", "X-Pagination-Total", "X-Request-ID",
     "X-Thread-Id",
 )  # fmt: skip
+
+
+_CORE = (sessions, copies, chat, approvals, rules, messages)
+_OPENAI = (openai_chat, openai_models)
+_LANGGRAPH = (assistants, threads, state, runs, store, refused)
 
 
 def create_app(runtime: Runtime) -> FastAPI:
@@ -39,7 +44,7 @@ def create_app(runtime: Runtime) -> FastAPI:
     app.state.runtime = runtime
     for module in (auth, keys, health):
         app.include_router(module.router)
-    for module in (sessions, copies, chat, approvals, rules, messages, openai_chat, openai_models, store, threads, state):
+    for module in (*_CORE, *_OPENAI, *_LANGGRAPH):
         app.include_router(module.router, dependencies=[Depends(refuse_new_work)])
     if not open_docs:
         protected_docs(app)

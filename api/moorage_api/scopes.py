@@ -23,10 +23,11 @@ _RULES: Sequence[tuple[str, str, Scope | None]] = (
     (_CHANGES, r"/api/resume/.*", Scope.APPROVE),
     (_CHANGES, r"/api/sessions/{thread_id}/rules(/.*)?", Scope.APPROVE),
     ("GET|HEAD", r".*", Scope.READ),
-    ("POST", r".*/(search|count|history|namespaces)", Scope.READ),
+    ("POST", r".*/(search|count|history|namespaces|versions)", Scope.READ),
     ("POST", r"/threads/{thread_id}/(state/checkpoint|stream/events)", Scope.READ),
     (_CHANGES, r".*", Scope.RUN),
 )
+_FALSE = frozenset({"0", "false", "f", "no", "n", "off"})
 _COMPILED = [(re.compile(method), re.compile(path), scope) for method, path, scope in _RULES]
 
 
@@ -46,3 +47,5 @@ def check_scope(principal: Principal, request: Request) -> None:
     if scope is None:
         raise LoginRequired
     principal.require(scope)
+    if request.query_params.get("cancel_on_disconnect", "0").lower() not in _FALSE:
+        principal.require(Scope.RUN)  # LangGraph's clients let a GET stop the run that it reads

@@ -6,7 +6,6 @@ from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 from sse_starlette.sse import EventSourceResponse
 
-from moorage.assistants import get_assistant
 from moorage.idempotency import request_key
 from moorage.runtime import Runtime
 from moorage.threads import TITLE_LIMIT, Thread
@@ -75,7 +74,7 @@ async def create_session(
 ) -> CreatedSession:
     """Open a session. 429 when the quota of active sessions is used up."""
     wanted = body or NewSession()
-    assistant = get_assistant(wanted.assistant_id)
+    assistant = await runtime.assistants.get(principal.user_id, wanted.assistant_id)
     request = request_key(idempotency_key, "session", asked(wanted))
     thread_id = await runtime.threads.create(
         principal, title=wanted.title, assistant_id=assistant.assistant_id, request=request

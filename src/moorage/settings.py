@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from moorage.errors import InvalidInput
 
-_PREFIXES = ("AUTH_", "LLM_", "QUOTA_", "RUN_", "SANDBOX_", "SESSION_", "STORE_", "ZHIPUAI_")
+_PREFIXES = ("APPROVALS_", "AUTH_", "LLM_", "QUOTA_", "RUN_", "SANDBOX_", "SESSION_", "STORE_", "ZHIPUAI_")
 _FOREIGN_PREFIXES = ("POSTGRES_", "COMPOSE_")
 _FROM_FILES = ("SECRET_KEY", "DATABASE_URL", "DATABASE_ADMIN_URL", "LLM_API_KEY", "ZHIPUAI_API_KEY")
 _SAMPLE_KEYS = ("change", "example", "secret-key", "secret_key", "your-", "your_", "password", "sample", "insecure")
@@ -47,6 +47,7 @@ class Settings(BaseModel):
     shared_dir: Path = Path("shared_files")
 
     llm_model: str | None = None
+    llm_allowed_models: tuple[str, ...] = ()
     llm_api_key: SecretStr | None = None
     llm_base_url: str | None = None
     llm_context_tokens: Annotated[int, Field(ge=1000)] = 80_000
@@ -54,6 +55,8 @@ class Settings(BaseModel):
     llm_max_retries: Annotated[int, Field(ge=0, le=10)] = 3
     zhipuai_api_key: SecretStr | None = None
     zhipuai_api_base: str = "https://open.bigmodel.cn/api/paas/v4/"
+
+    approvals_allow_auto: bool = False
 
     run_max_steps: Annotated[int, Field(ge=1, le=1000)] = 100
     run_timeout_seconds: Annotated[float, Field(gt=0)] = 3600
@@ -85,9 +88,9 @@ class Settings(BaseModel):
     sandbox_command_seconds: Annotated[int, Field(ge=1, le=600)] = 60
     sandbox_idle_minutes: Annotated[float, Field(gt=0)] = 15
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("cors_origins", "llm_allowed_models", mode="before")
     @classmethod
-    def _split_origins(cls, value: object) -> object:
+    def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     @field_validator("cors_origins")
@@ -96,6 +99,15 @@ class Settings(BaseModel):
         for origin in value:
             if origin in ("*", "null") or "://" not in origin or origin.count("/") != 2:
                 raise ValueError(f"must be exact origins such as https://app.example.org, not {origin!r}")
+        return value
+
+    @field_validator("llm_allowed_models")
+    @classmethod
+    def _named_models(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for model in value:
+            provider, _, name = model.partition(":")
+            if not provider or not name or "*" in provider:
+                raise ValueError(f"must be provider:name or provider:*, not {model!r}")
         return value
 
     @field_validator("container_workspace_dir", "container_shared_dir")

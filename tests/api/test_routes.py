@@ -62,6 +62,18 @@ ACCESS: dict[str, Access] = {
     "POST /v1/chat/completions": "user",
     "GET /v1/models": "user",
     "GET /v1/models/{model_id}": "user",
+    "POST /assistants": "user",
+    "POST /assistants/search": "user",
+    "POST /assistants/count": "user",
+    "GET /assistants/{assistant_id}": "user",
+    "PATCH /assistants/{assistant_id}": "user",
+    "DELETE /assistants/{assistant_id}": "user",
+    "GET /assistants/{assistant_id}/graph": "user",
+    "GET /assistants/{assistant_id}/schemas": "user",
+    "GET /assistants/{assistant_id}/subgraphs": "user",
+    "GET /assistants/{assistant_id}/subgraphs/{namespace}": "user",
+    "POST /assistants/{assistant_id}/versions": "user",
+    "POST /assistants/{assistant_id}/latest": "user",
 }
 BODIES: dict[str, dict[str, object]] = {
     "PATCH /api/sessions/{thread_id}": {"title": "mine now"},

@@ -162,9 +162,3 @@ async def test_neither_role_can_log_in_or_pass_the_wall(database_url: str) -> No
             "WHERE rolname IN ('moorage_app_' || current_database(), 'moorage_system_' || current_database())"
         )
         assert await cursor.fetchall() == [(False, False, False, False)] * 2
-
-
-async def test_everybody_sees_the_systems_assistant_and_nobody_changes_it(database: Database) -> None:
-    async with database.tenant_transaction(UserId("alice")) as connection:
-        assert await count(connection, "assistants") == 1
-        assert (await connection.execute("UPDATE assistants SET name = 'mine'")).rowcount == 0

@@ -12,7 +12,6 @@ from pydantic import BaseModel, ValidationError
 from moorage.agent.journal import Call, CallKey
 from moorage.events import survives_encoding
 
-READ_ONLY_TOOLS = frozenset({"ls", "read_file", "glob", "grep", "write_todos", "task"})
 MAX_ARGUMENT_BYTES = 256 * 1024
 MALFORMED_ARGUMENTS = "_malformed_arguments"
 _ONE_PER_TURN = "write_todos"

@@ -16,7 +16,7 @@ from langchain.agents.middleware.types import AgentMiddleware, ToolCallRequest
 from langgraph.config import get_stream_writer
 from langgraph.types import interrupt
 
-from moorage.agent.calls import READ_ONLY_TOOLS, args_schema, call_of, checkpoint_ns, describe, refusal, would_run
+from moorage.agent.calls import args_schema, call_of, checkpoint_ns, describe, refusal, would_run
 from moorage.agent.changes import Change, file_hash, inspect_change
 from moorage.agent.context import RunContext
 from moorage.agent.hidden_text import hidden_characters
@@ -33,7 +33,9 @@ from moorage.agent.journal import (
 )
 from moorage.agent.results import answer_for, named, naming_new_files, rejection, report_of, watched, with_notice
 from moorage.agent.sandbox_files import SandboxFiles
+from moorage.agent.scope import ToolScope
 from moorage.approvals import Interrupt, InterruptStatus
+from moorage.ids import owner_of
 from moorage.rules import Verdict
 from moorage.sandboxes.port import SandboxDied, SandboxUnavailable, StartedTooLate, start_by
 
@@ -51,20 +53,24 @@ class Gate:
 
 
 class ToolGate(AgentMiddleware[Any, Any]):
-    """Asks before each tool call that is not declared read-only, and reports every call through the custom stream."""
+    """Asks before each tool call that is not declared read-only, and reports every call through the custom stream.
 
-    def __init__(self, gate: Gate, backend: SandboxBackendProtocol) -> None:
+    `scope` says which calls are refused, and where asking differs.
+    """
+
+    def __init__(self, gate: Gate, backend: SandboxBackendProtocol, scope: ToolScope) -> None:
         super().__init__()
         self._gate = gate
         self._files = SandboxFiles(backend)
+        self._scope = scope
 
     async def awrap_tool_call(self, request: ToolCallRequest, handler: Handler) -> ToolResult:
         """Ask, run, report. A pause leaves through LangGraph's own exception; the next run comes in here again."""
-        passage = _Passage(request, handler, self._gate, self._files)
+        passage = _Passage(request, handler, self._gate, self._files, self._scope)
         passage.announce()
-        if (why := refusal(request)) is not None:
+        if (why := refusal(request) or passage.out_of_scope()) is not None:
             return passage.tell(answer_for(request, why, status="error"))
-        if request.tool_call["name"] in READ_ONLY_TOOLS or not would_run(request):
+        if passage.just_reads() or not would_run(request):
             return passage.tell(await passage.call_tool(request))
         return await passage.at_most_once()
 
@@ -72,11 +78,14 @@ class ToolGate(AgentMiddleware[Any, Any]):
 class _Passage:
     """One call on its way through the gate."""
 
-    def __init__(self, request: ToolCallRequest, handler: Handler, gate: Gate, files: SandboxFiles) -> None:
+    def __init__(
+        self, request: ToolCallRequest, handler: Handler, gate: Gate, files: SandboxFiles, scope: ToolScope
+    ) -> None:
         self._request = request
         self._handler = handler
         self._gate = gate
         self._files = files
+        self._scope = scope
         self._write = get_stream_writer()
         self._journal: Journal = cast("RunContext", cast("Any", request).runtime.context).journal
         self._call = call_of(request)
@@ -88,6 +97,16 @@ class _Passage:
         subagent = call.args.get("subagent_type") if call.tool == "task" else None
         place = {"call_id": call.tool_call_id, "tool": call.tool, "ns": checkpoint_ns()}
         self._write({"kind": "call", **place, "subagent": subagent})
+
+    def out_of_scope(self) -> str | None:
+        """What to tell the model of a tool that it was not given, unless the call was started while it was."""
+        if not self._scope.refuses(self._call.tool) or self._journal.find(self._call.key) is not None:
+            return None
+        return f"Error: the tool {self._call.tool} is not available to you. Nothing was run; go on without it."
+
+    def just_reads(self) -> bool:
+        tool, scope = self._call.tool, self._scope
+        return not (scope.journals(tool) or scope.asks(tool) or scope.refuses(tool))
 
     async def call_tool(self, request: ToolCallRequest) -> ToolResult:
         with watched(self._write, self._call.tool_call_id) as created:
@@ -130,7 +149,7 @@ class _Passage:
             case Interrupt(status=InterruptStatus.PENDING):
                 return interrupt(question_again(asked))
             case _:
-                return await self._by_rule() or interrupt(await self._question())
+                return await self._by_rule() or self._by_assistant() or interrupt(await self._question())
 
     async def _by_rule(self) -> Decision | None:
         """What a remembered rule decides, if one does."""
@@ -141,6 +160,14 @@ class _Passage:
         told = {"type": decision["type"], "decided_by": verdict.owner, "decided_via": f"rule:{verdict.rule_id}"}
         self._write({"kind": "decision", "call_id": self._call.tool_call_id, **told})
         return decision
+
+    def _by_assistant(self) -> Decision | None:
+        """What the assistant decides in its user's name, where the operator permits that."""
+        if self._scope.asks(self._call.tool):
+            return None
+        told = {"type": "approve", "decided_by": owner_of(self._journal.thread_id), "decided_via": "assistant"}
+        self._write({"kind": "decision", "call_id": self._call.tool_call_id, **told})
+        return {"type": "approve"}
 
     async def _is_what_was_seen(self, asked: Interrupt, decision: Decision) -> bool:
         """Whether a file that the human saw a change of is still as it was then."""
@@ -191,6 +218,9 @@ class _Passage:
         if edited is not None:
             call = Call(call.key, call.tool_call_id, call.tool, edited)
             request = request.override(tool_call={**request.tool_call, "args": edited})
+        if not self._scope.journals(call.tool):
+            result = await self.call_tool(request)
+            return self.tell(with_notice(result, edited) if edited is not None else result, edited=edited)
         try:
             result = await self._start(call, request)
         except CallStarted:

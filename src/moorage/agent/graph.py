@@ -1,7 +1,9 @@
 """Builds the deep agent of an assistant, and keeps it: one compiled graph serves all threads of a configuration."""
 
+import asyncio
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from deepagents import create_deep_agent  # pyright: ignore[reportUnknownVariableType]
@@ -17,26 +19,14 @@ from langgraph.graph.state import CompiledStateGraph  # pyright: ignore[reportMi
 from moorage.agent.context import RunContext
 from moorage.agent.gate import Gate, ToolGate
 from moorage.agent.guard import ModelGuard
-from moorage.assistants import Assistant
+from moorage.agent.prompt import system_prompt
+from moorage.agent.scope import OfferedTools, ToolScope, scope_of
+from moorage.assistants import AGENT_TOOLS, SUBAGENT_TOOLS, Assistant, Configuration, SubAgent
 
 type CompiledAgent = CompiledStateGraph[Any, RunContext, Any, Any]
 
 MAX_COMMAND_SECONDS = 600
 _CACHE_LIMIT = 256
-
-SYSTEM_PROMPT = """You are an agent that does real work for one user, in a private Linux sandbox that is theirs alone.
-
-- Your working folder is {workspace}; its files stay between messages. Files put into {shared} are seen by all of the \
-user's sessions. Use absolute paths with the file tools.
-- Tools: ls, read_file, write_file, edit_file, delete, glob and grep work on files; execute runs a shell command in \
-{workspace} (it ends after {seconds} s unless you pass a timeout, at most 600 s; what it leaves in the background is \
-killed; there is no network); write_todos keeps the plan of longer work; task hands a self-contained piece of work to \
-a sub-agent.
-- A human reviews each command and each change to a file before it happens, and may change or reject it. Believe the \
-tool's result, not your plan: if it says that something else was executed, or that the user rejected it, go on from \
-there and do not repeat the call.
-- If a result says outcome_unknown, look at the state of things before you do anything again.
-- Say what you found and did, not what you would do. Answer in the language in which the user writes."""
 
 
 class Todos(TodoListMiddleware):
@@ -57,48 +47,110 @@ class AgentParts:
     workspace: str = "/workspace"
     shared: str = "/shared"
     command_seconds: int = 60
+    allow_auto: bool = False
 
 
 class Agents:
-    """Agents by configuration: building one takes some 20 ms, so each is built once."""
+    """Agents by configuration: building one takes some 20 ms, so each is built once.
+
+    Of users' configurations the latest used are kept, the system's all: no user can push those out.
+    """
 
     def __init__(self, parts: AgentParts) -> None:
         self._parts = parts
-        self._cache: dict[Assistant, CompiledAgent] = {}
+        self._system: dict[str, CompiledAgent] = {}
+        self._cache: OrderedDict[tuple[str, Configuration], CompiledAgent] = OrderedDict()
 
     def get(self, assistant: Assistant) -> CompiledAgent:
         """The agent of this assistant; raises UnknownModel when its model cannot be had."""
-        agent = self._cache.get(assistant)
-        if agent is None:
-            if len(self._cache) >= _CACHE_LIMIT:
-                self._cache.clear()
-            agent = self._cache[assistant] = build_agent(assistant, self._parts)
-        return agent
+        agent = self._find(assistant)
+        return self._keep(assistant, build_agent(assistant, self._parts)) if agent is None else agent
+
+    async def prepare(self, assistant: Assistant) -> None:
+        """Build the agent if need be, beside the event loop; raises as `get` does."""
+        if self._find(assistant) is None:
+            self._keep(assistant, await asyncio.to_thread(build_agent, assistant, self._parts))
+
+    def _find(self, assistant: Assistant) -> CompiledAgent | None:
+        if assistant.is_system:
+            return self._system.get(assistant.graph_id)
+        key = assistant.graph_id, assistant.configuration
+        if key in self._cache:
+            self._cache.move_to_end(key)
+        return self._cache.get(key)
+
+    def _keep(self, assistant: Assistant, agent: CompiledAgent) -> CompiledAgent:
+        if assistant.is_system:
+            return self._system.setdefault(assistant.graph_id, agent)
+        if len(self._cache) >= _CACHE_LIMIT:
+            self._cache.popitem(last=False)
+        return self._cache.setdefault((assistant.graph_id, assistant.configuration), agent)
+
+    def check_model(self, name: str) -> None:
+        """Raise UnknownModel when this model cannot be had."""
+        self._parts.model(name)
 
     def model_name(self, assistant: Assistant) -> str:
-        return assistant.model or self._parts.default_model
+        return assistant.configuration.model or self._parts.default_model
 
 
 def build_agent(assistant: Assistant, parts: AgentParts) -> CompiledAgent:
     """A compiled deep agent whose tools, its sub-agents' too, pass the gate and work in the thread's sandbox."""
-    backend = CompositeBackend(default=parts.backend, routes={}, artifacts_root=f"{parts.workspace}/.agent")
-    prompt = SYSTEM_PROMPT.format(workspace=parts.workspace, shared=parts.shared, seconds=parts.command_seconds)
-
-    def middleware() -> list[AgentMiddleware[Any, Any]]:
-        files = FilesystemMiddleware(backend=backend, max_execute_timeout=MAX_COMMAND_SECONDS)
-        return [files, Todos(), ModelGuard(), ToolGate(parts.gate, parts.backend)]
-
-    helper = GENERAL_PURPOSE_SUBAGENT.copy()
-    helper["middleware"] = middleware()
-    own_prompt = cast("dict[str, Any]", helper).get("system_prompt", "")
-    helper["system_prompt"] = f"{own_prompt}\n\n{prompt}".strip()
+    wanted = assistant.configuration
+    default = parts.model(wanted.model or parts.default_model)
+    scope = scope_of(wanted, allow_auto=parts.allow_auto)
     agent = create_deep_agent(
-        parts.model(assistant.model or parts.default_model),
-        system_prompt=f"{assistant.instruction}\n\n{prompt}".strip(),
-        middleware=middleware(),
-        subagents=[helper],
-        backend=backend,
+        default,
+        system_prompt=_prompt(wanted.instruction, scope, parts),
+        middleware=_middleware(scope, AGENT_TOOLS, parts),
+        subagents=_subagents(wanted, parts),
+        backend=_backend(parts),
         context_schema=RunContext,
-        name=assistant.name,
+        name=assistant.graph_id,
     )
     return cast("CompiledAgent", agent)
+
+
+def _subagents(wanted: Configuration, parts: AgentParts) -> list[Any]:
+    """All have a general-purpose one: deepagents would add one of its own, whose tools pass no gate."""
+    named = [_specialist(item, wanted, parts) for item in wanted.subagents]
+    if any(item["name"] == GENERAL_PURPOSE_SUBAGENT["name"] for item in named):
+        return named
+    return [_helper(wanted, parts), *named]
+
+
+def _helper(wanted: Configuration, parts: AgentParts) -> Any:
+    scope = scope_of(wanted, available=SUBAGENT_TOOLS, allow_auto=parts.allow_auto)
+    helper = GENERAL_PURPOSE_SUBAGENT.copy()
+    helper["middleware"] = _middleware(scope, SUBAGENT_TOOLS, parts)
+    helper["system_prompt"] = _prompt(cast("dict[str, Any]", helper).get("system_prompt", ""), scope, parts)
+    return helper
+
+
+def _specialist(agent: SubAgent, wanted: Configuration, parts: AgentParts) -> Any:
+    own = wanted if agent.tools is None else replace(wanted, tools=agent.tools)
+    scope = scope_of(own, available=SUBAGENT_TOOLS, allow_auto=parts.allow_auto)
+    made = {
+        "name": agent.name,
+        "description": agent.description,
+        "system_prompt": _prompt(agent.instruction, scope, parts),
+        "middleware": _middleware(scope, SUBAGENT_TOOLS, parts),
+    }
+    return {**made, "model": parts.model(agent.model)} if agent.model else made
+
+
+def _middleware(scope: ToolScope, available: frozenset[str], parts: AgentParts) -> list[AgentMiddleware[Any, Any]]:
+    files = FilesystemMiddleware(backend=_backend(parts), max_execute_timeout=MAX_COMMAND_SECONDS)
+    chosen = [] if scope.offered == available else [OfferedTools(scope.offered)]
+    return [files, Todos(), ModelGuard(), *chosen, ToolGate(parts.gate, parts.backend, scope)]
+
+
+def _backend(parts: AgentParts) -> CompositeBackend:
+    return CompositeBackend(default=parts.backend, routes={}, artifacts_root=f"{parts.workspace}/.agent")
+
+
+def _prompt(instruction: str, scope: ToolScope, parts: AgentParts) -> str:
+    shared = system_prompt(
+        scope.offered, workspace=parts.workspace, shared=parts.shared, command_seconds=parts.command_seconds
+    )
+    return f"{instruction}\n\n{shared}".strip()

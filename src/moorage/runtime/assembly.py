@@ -12,7 +12,9 @@ from functools import partial
 from typing import Any
 
 from moorage.adapters.postgres.approvals import PostgresApprovalStore
+from moorage.adapters.postgres.assistants import PostgresAssistantStore
 from moorage.adapters.postgres.busy_threads import BusyThreads
+from moorage.adapters.postgres.checkpoint_reader import ThreadReader
 from moorage.adapters.postgres.checkpoints import ThreadSaver
 from moorage.adapters.postgres.copies import PostgresCopyStore
 from moorage.adapters.postgres.event_log import PostgresEventLog
@@ -25,28 +27,31 @@ from moorage.adapters.postgres.run_queue import PostgresRunQueue
 from moorage.adapters.postgres.run_records import PostgresRunRecords
 from moorage.adapters.postgres.store import PostgresItemTable, forget_expired_items
 from moorage.adapters.postgres.threads import PostgresThreadStore
+from moorage.adapters.postgres.wire_threads import PostgresThreadLists
 from moorage.agent.changes import change_inspector
 from moorage.agent.graph import Agents
+from moorage.agent.graph_views import GraphViews
 from moorage.agent.runner import AgentRunner
 from moorage.agent.sandbox_files import ThreadFiles
+from moorage.agent.states import States
 from moorage.approvals import Approvals
-from moorage.assistants import Assistant, get_assistant
+from moorage.assistants import Assistants, get_assistant
 from moorage.copies import Copies
 from moorage.identity import Identity
-from moorage.ids import UserId
 from moorage.rules import RuleBook
-from moorage.runs.executor import Executor, RunLimits
+from moorage.runs.executor import Executor, LoadAssistant, RunLimits
 from moorage.runs.keeper import Chore, keep_up
 from moorage.runs.ports import EventLog, RunQueue
 from moorage.runs.service import Runs
 from moorage.runs.worker import Worker
 from moorage.runtime.database import installation_of, make_identity, open_postgres
 from moorage.runtime.intake import Intake, ServerStopping, WorkerState
-from moorage.runtime.models import make_agents
+from moorage.runtime.models import assistant_policy, load_for_run, make_agents
 from moorage.runtime.providers import open_sandboxes
 from moorage.sandboxes.service import Sandboxes
 from moorage.settings import Settings
 from moorage.store import Store
+from moorage.thread_lists import ThreadLists
 from moorage.threads import Threads
 
 _BLOCKING_CALLS = 64
@@ -65,9 +70,13 @@ class Runtime:
     settings: Settings
     identity: Identity
     threads: Threads
+    thread_lists: ThreadLists
+    states: States
     approvals: Approvals
     rules: RuleBook
     copies: Copies
+    assistants: Assistants
+    graph_views: GraphViews
     store: Store
     runs: Runs
     event_log: EventLog
@@ -147,7 +156,9 @@ async def _assemble(
     sandboxes = await open_sandboxes(settings, stack, thread_store, BusyThreads(database), installation=installation)
     agents, model_name = await make_agents(settings, stack, sandboxes)
     name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
-    worker = _worker(settings, database, queue, event_log, agents, sandboxes, name=name) if work else None
+    assistants = Assistants(PostgresAssistantStore(database), assistant_policy(settings, agents))
+    load = partial(load_for_run, assistants, agents)
+    worker = _worker(settings, database, queue, event_log, agents, load, sandboxes, name=name) if work else None
     runs = Runs(queue, worker, PostgresRunRecords(database), event_log)
     files = ThreadFiles(sandboxes)
     approval_store = PostgresApprovalStore(database, event_log, on_decided=queue.wake, session_life=life)
@@ -164,6 +175,8 @@ async def _assemble(
         settings=settings,
         identity=make_identity(settings, database),
         threads=threads,
+        thread_lists=PostgresThreadLists(database, session_life=life),
+        states=States(agents, partial(ThreadReader, database), load, fallback=get_assistant("deep")),
         approvals=Approvals(approval_store, inspect=change_inspector(files.read), resolve=files.resolve),
         rules=PostgresRuleBook(database),
         copies=Copies(
@@ -172,6 +185,8 @@ async def _assemble(
             copy_files=sandboxes.copy_files,
             remove_files=sandboxes.delete,
         ),
+        assistants=assistants,
+        graph_views=GraphViews(agents),
         store=Store(PostgresItemTable(database), quota=settings.store_max_items),
         runs=runs,
         event_log=event_log,
@@ -186,7 +201,7 @@ async def _assemble(
     )
     beside: list[Beside] = [event_log.poll_forever, partial(sandboxes.keep_sweeping, thread_store.existing)]
     beside.append(notices.run_forever)
-    beside += [partial(keep_up, chore) for chore in _chores(settings, database, queue, approval_store)]
+    beside += [partial(keep_up, chore) for chore in _chores(settings, database, queue, approval_store, threads)]
     return runtime, _background(event_log, worker, intake, beside)
 
 
@@ -196,6 +211,7 @@ def _worker(
     queue: RunQueue,
     event_log: EventLog,
     agents: Agents,
+    load_assistant: LoadAssistant,
     sandboxes: Sandboxes,
     *,
     name: str,
@@ -208,23 +224,22 @@ def _worker(
         queue,
         RunLimits(settings.run_max_steps, settings.run_timeout_seconds, settings.run_token_budget),
         open_journal=partial(open_journal, database, lease=lease),
-        load_assistant=_load_assistant,
+        load_assistant=load_assistant,
         kill_leftovers=sandboxes.kill_leftovers,
     )
     return Worker(queue, executor, name=name, concurrency=settings.run_concurrency, lease=lease)
 
 
-async def _load_assistant(_owner: UserId, assistant_id: str) -> Assistant:
-    return get_assistant(assistant_id)
-
-
-def _chores(settings: Settings, database: Database, queue: RunQueue, approvals: PostgresApprovalStore) -> list[Chore]:
+def _chores(
+    settings: Settings, database: Database, queue: RunQueue, approvals: PostgresApprovalStore, threads: Threads
+) -> list[Chore]:
     """What every process looks after, so that it is done while any of them lives."""
     often = settings.run_lease_seconds / _REAPS_PER_LEASE
     older = timedelta(days=settings.run_event_retention_days)
     return [
         Chore("recover_lost_runs", often, partial(queue.recover_lost, max_attempts=settings.run_max_attempts)),
         Chore("expire_approvals", often, approvals.expire),
+        Chore("expire_threads", _SWEEP_SECONDS, threads.expire),
         Chore("forget_events", _FORGET_SECONDS, partial(forget_events, database, older_than=older)),
         Chore("forget_expired_items", _SWEEP_SECONDS, partial(forget_expired_items, database)),
     ]

@@ -7,7 +7,8 @@ from moorage.agent.backend import ThreadSandbox
 from moorage.agent.gate import Gate
 from moorage.agent.graph import AgentParts, Agents
 from moorage.agent.models import SCRIPTED, ModelConfig, build_model, default_model_name
-from moorage.assistants import get_assistant
+from moorage.assistants import Assistant, Assistants, Policy, get_assistant
+from moorage.ids import UserId
 from moorage.sandboxes.service import Sandboxes
 from moorage.settings import Settings
 from moorage.testing import serve_scripted_model
@@ -17,7 +18,7 @@ async def make_agents(settings: Settings, stack: AsyncExitStack, sandboxes: Sand
     """The agents and the name of their default model; raises an AppError when that cannot be had."""
     name = default_model(settings)
     scripted = None
-    if name.partition(":")[0] == SCRIPTED:
+    if any(model.partition(":")[0] == SCRIPTED for model in (name, *settings.llm_allowed_models)):
         scripted = await stack.enter_async_context(serve_scripted_model())
     config = model_config(settings, scripted_base_url=scripted)
     parts = AgentParts(
@@ -28,10 +29,31 @@ async def make_agents(settings: Settings, stack: AsyncExitStack, sandboxes: Sand
         workspace=settings.container_workspace_dir,
         shared=settings.container_shared_dir,
         command_seconds=settings.sandbox_command_seconds,
+        allow_auto=settings.approvals_allow_auto,
     )
     agents = Agents(parts)
     agents.get(get_assistant("agent"))  # a wrong model is told at start, not at the first message
     return agents, name
+
+
+def assistant_policy(settings: Settings, agents: Agents) -> Policy:
+    """What users may put into their assistants: the default model, and those that the operator lists.
+
+    A model costs the operator's money, and its name may lead into the operator's network (`ollama:`). The scripted
+    ones do neither: where the server itself runs on a script, all of them are free.
+    """
+    default = default_model(settings)
+    allowed = {default, *settings.llm_allowed_models}
+    if default.partition(":")[0] == SCRIPTED:
+        allowed.add(f"{SCRIPTED}:*")
+    return Policy(frozenset(allowed), settings.approvals_allow_auto, agents.check_model)
+
+
+async def load_for_run(assistants: Assistants, agents: Agents, owner: UserId, assistant_id: str) -> Assistant:
+    """The assistant of a run, its agent ready; raises UnknownAssistant, ModelNotAllowed or UnknownModel."""
+    assistant = await assistants.load(owner, assistant_id)
+    await agents.prepare(assistant)
+    return assistant
 
 
 def _facts(settings: Settings, sandboxes: Sandboxes) -> dict[str, Any]:

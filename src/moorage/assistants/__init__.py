@@ -1,0 +1,62 @@
+"""Assistants: the saved configurations from which agents are built."""
+
+from moorage.assistants.assistant import (
+    SYSTEM_ASSISTANTS,
+    Assistant,
+    SystemAssistant,
+    UnknownAssistant,
+    get_assistant,
+    wire_assistant_id,
+)
+from moorage.assistants.configuration import (
+    AGENT_TOOLS,
+    GATED_TOOLS,
+    READ_ONLY_TOOLS,
+    SUBAGENT_TOOLS,
+    Approval,
+    Configuration,
+    SubAgent,
+)
+from moorage.assistants.context import AssistantContext, InvalidContext
+from moorage.assistants.graphs import GRAPHS, UnknownGraph
+from moorage.assistants.policy import ModelNotAllowed, Policy
+from moorage.assistants.service import (
+    AssistantChange,
+    AssistantExists,
+    AssistantFilter,
+    Assistants,
+    AssistantStore,
+    Listing,
+    NewAssistant,
+    VersionNotFound,
+)
+
+__all__ = [
+    "AGENT_TOOLS",
+    "GATED_TOOLS",
+    "GRAPHS",
+    "READ_ONLY_TOOLS",
+    "SUBAGENT_TOOLS",
+    "SYSTEM_ASSISTANTS",
+    "Approval",
+    "Assistant",
+    "AssistantChange",
+    "AssistantContext",
+    "AssistantExists",
+    "AssistantFilter",
+    "AssistantStore",
+    "Assistants",
+    "Configuration",
+    "InvalidContext",
+    "Listing",
+    "ModelNotAllowed",
+    "NewAssistant",
+    "Policy",
+    "SubAgent",
+    "SystemAssistant",
+    "UnknownAssistant",
+    "UnknownGraph",
+    "VersionNotFound",
+    "get_assistant",
+    "wire_assistant_id",
+]
