@@ -1,5 +1,6 @@
 """A run's events as frames of the legacy LangGraph SSE, in the shapes that were captured of the official server."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -18,7 +19,8 @@ RUN = ShownRun(RunId("run-1"), "550e8400-e29b-41d4-a716-446655440000", "assistan
 UNRECORDED = ShownRun(RUN.run_id, RUN.thread_id, RUN.assistant_id, recorded=frozenset())
 HUMAN = {"content": "hi", "type": "human", "id": "h1"}
 FINAL = {"messages": [HUMAN], "todos": []}
-NOTE = "1f1e5c2c-72d8-6847-bfff-87aaa240a8a6"
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
+CHECKPOINT = "1f1e5c2c-72d8-6847-bfff-87aaa240a8a6"
 
 type Frame = tuple[str, Any, str]
 
@@ -31,7 +33,7 @@ class Log:
 
     def add(self, kind: str, data: dict[str, Any], run_id: str = RUN.run_id) -> "Log":
         seq = 5 + len(self.events)
-        self.events.append(StoredEvent(THREAD, seq, RunId(run_id), EventType(kind), orjson.dumps(data)))
+        self.events.append(StoredEvent(THREAD, seq, RunId(run_id), EventType(kind), orjson.dumps(data), NOW))
         return self
 
     def graph(self, kind: str, data: Any, ns: tuple[str, ...] = ()) -> "Log":
@@ -272,7 +274,7 @@ async def test_tasks_are_given_the_state_that_they_started_with() -> None:
 
 
 async def test_checkpoints_name_the_thread_as_its_client_does_and_hold_its_state() -> None:
-    place = {"thread_id": THREAD, "checkpoint_ns": "", "checkpoint_id": NOTE}
+    place = {"thread_id": THREAD, "checkpoint_ns": "", "checkpoint_id": CHECKPOINT}
     data = {"config": {"configurable": place}, "metadata": {"step": 0}, "next": ["model"], "parent_config": None}
     log = (
         Log().started().graph("values", {"from": None, "messages": [HUMAN]}).graph("checkpoints", {**data, "tasks": []})
@@ -283,7 +285,7 @@ async def test_checkpoints_name_the_thread_as_its_client_does_and_hold_its_state
     assert checkpoint["values"] == {"messages": [HUMAN]}
     (debug,) = named(frames, "debug")
     assert (debug["type"], debug["step"], debug["timestamp"][:10]) == ("checkpoint", 0, "2026-11-21")
-    assert debug["payload"]["checkpoint"]["checkpoint_id"] == NOTE
+    assert debug["payload"]["checkpoint"]["checkpoint_id"] == CHECKPOINT
 
 
 async def test_commands_speak_while_they_run() -> None:

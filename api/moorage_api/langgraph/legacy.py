@@ -5,6 +5,7 @@ all that waits for approval is one batched interrupt, and a tool call is one chu
 """
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from datetime import datetime
 from typing import Any
 
 import orjson
@@ -126,7 +127,7 @@ class LegacyProjection:
     async def _read(self, event: StoredEvent) -> None:
         match event.type:
             case EventType.GRAPH:
-                await self._graph_said(orjson.loads(event.data))
+                await self._graph_said(orjson.loads(event.data), event.at)
             case EventType.AGENT_START:
                 self._started(orjson.loads(event.data))
             case EventType.TOOL_OUTPUT:
@@ -146,7 +147,7 @@ class LegacyProjection:
             self._messages.forget_unfinished()
             self._announce()
 
-    async def _graph_said(self, said: dict[str, Any]) -> None:
+    async def _graph_said(self, said: dict[str, Any], at: datetime | None) -> None:
         kind, ns, data = said["kind"], tuple(said["ns"]), said["data"]
         if kind == "call":
             self._places.call_entered(data["call_id"], ns)
@@ -155,7 +156,7 @@ class LegacyProjection:
             return
         if kind == "updates" and self._derived is not None:
             self._derived.recorded = True
-        await self._graph.read(kind, ns, data)
+        await self._graph.read(kind, ns, data, at)
 
     def _output(self, data: bytes) -> None:
         if "custom" not in self._modes:

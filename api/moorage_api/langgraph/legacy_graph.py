@@ -1,8 +1,7 @@
 """What LangGraph itself said of a run, as the frames of modes `values`, `updates`, `tasks`, `checkpoints`, `debug`."""
 
-import uuid
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from moorage_api.langgraph.legacy_frames import FrameWriter, frame_name
@@ -10,7 +9,7 @@ from moorage_api.langgraph.legacy_places import Namespace, Places, ShownRun
 from moorage_api.langgraph.values import StateFold
 
 _NEEDS_STATE = frozenset({"values", "tasks", "checkpoints", "debug", "events"})
-_GREGORIAN = datetime(1582, 10, 15, tzinfo=UTC)
+_UNKNOWN = datetime.fromtimestamp(0, UTC)
 
 
 class GraphFrames:
@@ -33,10 +32,11 @@ class GraphFrames:
         self._places = places
         self._fold = fold
         self._steps: dict[Namespace, int] = {}
-        self._time = _GREGORIAN
+        self._time = _UNKNOWN
         self.told: set[str] = set()
 
-    async def read(self, kind: str, ns: Namespace, data: dict[str, Any]) -> None:
+    async def read(self, kind: str, ns: Namespace, data: dict[str, Any], at: datetime | None) -> None:
+        self._time = at or self._time
         if not ns:
             self.told.add(kind)
         if kind == "tasks" and "triggers" in data:
@@ -78,7 +78,6 @@ class GraphFrames:
             self._fold.stands_at(place["checkpoint_id"])
         step: int = data["metadata"].get("step", 0)
         self._steps[ns] = step
-        self._time = _time_of(place["checkpoint_id"]) or self._time
         payload = {
             "config": {"configurable": place},
             "parent_config": {"configurable": parent} if parent else None,
@@ -101,13 +100,3 @@ class GraphFrames:
     def _debug(self, kind: str, ns: Namespace, payload: Mapping[str, Any], *, step: int) -> None:
         told = {"step": step, "timestamp": self._time.isoformat(), "type": kind, "payload": payload}
         self._show("debug", ns, told)
-
-
-def _time_of(checkpoint_id: str) -> datetime | None:
-    """When a checkpoint was made, which its id tells (a UUID of version 6); events have no time of their own."""
-    try:
-        found = uuid.UUID(checkpoint_id)
-    except ValueError:
-        return None
-    ticks = (found.int >> 80 << 12) | (found.int >> 64 & 0xFFF)
-    return _GREGORIAN + timedelta(microseconds=ticks // 10) if found.version == 6 else None
