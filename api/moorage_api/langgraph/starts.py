@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from moorage.agent.states import Place
 from moorage.approvals import seen_by_human
 from moorage.assistants import Assistant, wire_assistant_id
-from moorage.identity import Principal
+from moorage.identity import Principal, Scope
 from moorage.ids import RunId, full_thread_id
 from moorage.run_request import Record, RunRequest
 from moorage.runs.run import Run, RunKind, RunStatus
@@ -38,6 +38,8 @@ async def thread_for(runtime: Runtime, principal: Principal, thread_id: str, bod
 
 async def start_on(runtime: Runtime, principal: Principal, thread: Thread, body: RunBody) -> StartedRun:
     """Start a run on this thread: with input, or, when the command resumes, as the answer to what waits."""
+    if body.resumes:
+        principal.require(Scope.APPROVE)
     assistant = await runtime.assistants.get(principal.user_id, body.assistant_id)
     request = run_request(
         body,
@@ -48,7 +50,7 @@ async def start_on(runtime: Runtime, principal: Principal, thread: Thread, body:
         thread_metadata=thread_metadata(assistant),
         after_seconds=body.after_seconds,
     )
-    return StartedRun(thread, await start_request(runtime, thread, body, request))
+    return StartedRun(thread, await start_request(runtime, principal, thread, body, request))
 
 
 async def start_stateless(runtime: Runtime, principal: Principal, body: RunBody) -> StartedRun:
@@ -64,14 +66,17 @@ async def start_stateless(runtime: Runtime, principal: Principal, body: RunBody)
         after_seconds=body.after_seconds,
     )
     thread = await runtime.threads.ensure(principal, None)
-    return StartedRun(thread, await start_request(runtime, thread, body, request), stateless=True)
+    return StartedRun(thread, await start_request(runtime, principal, thread, body, request), stateless=True)
 
 
-async def start_request(runtime: Runtime, thread: Thread, body: RunBody, request: RunRequest) -> Run:
+async def start_request(
+    runtime: Runtime, principal: Principal, thread: Thread, body: RunBody, request: RunRequest
+) -> Run:
     """Start what was asked of a thread that is there."""
     if request.checkpoint_id is not None:
         await runtime.states.at(thread, Place(request.checkpoint_id))
     if body.resumes and body.command is not None:
+        principal.require(Scope.APPROVE)
         pending = await runtime.approvals.pending(thread.owner_id, thread.thread_id)
         answers = unfold([seen_by_human(item) for item in pending], body.command.resume)
         decided = await runtime.approvals.answer(thread.owner_id, thread.thread_id, answers, via=VIA, run=request)
