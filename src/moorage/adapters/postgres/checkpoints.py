@@ -1,13 +1,11 @@
 """LangGraph's Postgres saver for one run: fenced, bound to its thread, working as its owner under row-level security.
 
-Reads are the library's own, each statement in one round trip. Writes are one statement each: it checks the claim, acts
-as the owner and stores. All of them wait for a Postgres that is away; each may be repeated, because what is stored
-under a key is stored under it again.
+Writes are one statement each: it checks the claim, acts as the owner and stores. They wait for a Postgres that is away;
+each may be repeated, because what is stored under a key is stored under it again.
 """
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, LiteralString, cast
 
 from langchain_core.messages import BaseMessage
@@ -18,88 +16,24 @@ from langgraph.checkpoint.base import (
     Checkpoint,
     CheckpointMetadata,
     CheckpointTuple,
-    DeltaChannelHistory,
-    get_checkpoint_id,
     get_serializable_checkpoint_metadata,
 )
-from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.serde.types import _DeltaSnapshot  # pyright: ignore[reportPrivateUsage]
 from langgraph.types import Overwrite
-from psycopg import AsyncCursor
-from psycopg.abc import QueryNoTemplate
-from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
+from moorage.adapters.postgres.checkpoint_reader import ThreadReader
 from moorage.adapters.postgres.copies import COPY_CHECKPOINTS
 from moorage.adapters.postgres.patience import patiently
 from moorage.adapters.postgres.pool import Database
 from moorage.adapters.postgres.pruning import DELETE_ALL, PRUNE
-from moorage.adapters.postgres.serializer import StrictSerializer
 from moorage.claims import Claim
-from moorage.errors import PermissionDenied
 from moorage.events import encode, scrub_text
 
 type OnSaved = Callable[[Collection[str]], None]
 
 _MESSAGES = "messages"
 _LONGEST_INTEGER = 63
-
-# As the library's, but a backslash in a name is no escape sequence, and what pruning left for the chain is no state.
-_SELECT = """
-SELECT thread_id, checkpoint, checkpoint_ns, checkpoint_id, parent_checkpoint_id, metadata,
-    (
-        SELECT array_agg(ARRAY[convert_to(versions.key, 'UTF8'), convert_to(blobs.type, 'UTF8'), blobs.blob])
-        FROM jsonb_each_text(checkpoint -> 'channel_versions') AS versions CROSS JOIN LATERAL (
-            SELECT type, blob FROM checkpoint_blobs WHERE checkpoint_blobs.thread_id = checkpoints.thread_id
-                AND checkpoint_blobs.checkpoint_ns = checkpoints.checkpoint_ns
-                AND channel = versions.key AND version = versions.value LIMIT 1
-        ) AS blobs
-    ) AS channel_values,
-    (
-        SELECT array_agg(ARRAY[convert_to(task_id, 'UTF8'), convert_to(channel, 'UTF8'), convert_to(type, 'UTF8'), blob,
-            convert_to(task_path, 'UTF8'), convert_to(idx::text, 'UTF8')])
-        FROM checkpoint_writes AS writes WHERE writes.thread_id = checkpoints.thread_id
-            AND writes.checkpoint_ns = checkpoints.checkpoint_ns AND writes.checkpoint_id = checkpoints.checkpoint_id
-    ) AS pending_writes
-FROM (SELECT * FROM checkpoints WHERE NOT metadata ? 'superseded') AS checkpoints """
-
-# What the channels are read from: their writes on all ancestors, down to the nearest that holds the whole value. The
-# library reads the thread's latest 1024 checkpoints for it; this walks up only as far as it must. LATERAL, here and in
-# pruning: each row is looked up by its key, where a join may read a whole thread for each, by its estimates.
-_HISTORY = """
-WITH RECURSIVE chain AS (
-    SELECT wanted.channel, 0 AS depth, target.parent_checkpoint_id AS checkpoint_id, NULL::text AS version,
-        NULL::jsonb AS inline, false AS is_stored
-    FROM checkpoints AS target, unnest(%(channels)s::text[]) AS wanted(channel)
-    WHERE target.thread_id = %(thread_id)s AND target.checkpoint_ns = %(ns)s AND target.checkpoint_id = %(id)s
-    UNION ALL
-    SELECT chain.channel, chain.depth + 1, ancestor.parent_checkpoint_id, found.version, found.inline, EXISTS (
-            SELECT FROM checkpoint_blobs AS stored WHERE stored.thread_id = %(thread_id)s
-                AND stored.checkpoint_ns = %(ns)s AND stored.channel = chain.channel
-                AND stored.version = found.version AND stored.type <> 'empty')
-    FROM chain CROSS JOIN LATERAL (
-        SELECT * FROM checkpoints WHERE thread_id = %(thread_id)s AND checkpoint_ns = %(ns)s
-            AND checkpoint_id = chain.checkpoint_id LIMIT 1
-    ) AS ancestor CROSS JOIN LATERAL (
-        SELECT ancestor.checkpoint -> 'channel_versions' ->> chain.channel AS version,
-            NULLIF(ancestor.checkpoint -> 'channel_values' -> chain.channel, 'null') AS inline
-    ) AS found
-    WHERE NOT chain.is_stored AND chain.inline IS NULL
-)
-SELECT 'w' AS _kind, chain.depth, chain.channel, chain.checkpoint_id, type, blob, task_id, task_path, idx,
-    NULL AS version, NULL::jsonb AS inline
-FROM chain CROSS JOIN LATERAL (
-    SELECT * FROM checkpoint_writes WHERE thread_id = %(thread_id)s AND checkpoint_ns = %(ns)s
-        AND checkpoint_id = chain.checkpoint_id AND checkpoint_writes.channel = chain.channel OFFSET 0
-) AS written WHERE NOT chain.is_stored AND chain.inline IS NULL
-UNION ALL
-SELECT 'b', chain.depth, chain.channel, NULL, stored.type, stored.blob, NULL, NULL, NULL, chain.version, chain.inline
-FROM chain LEFT JOIN LATERAL (
-    SELECT type, blob FROM checkpoint_blobs WHERE thread_id = %(thread_id)s AND checkpoint_ns = %(ns)s
-        AND checkpoint_blobs.channel = chain.channel AND checkpoint_blobs.version = chain.version LIMIT 1
-) AS stored ON true WHERE chain.is_stored OR chain.inline IS NOT NULL
-ORDER BY depth
-"""
 
 # Every row that is stored is made from `held`, so the claim is checked, and the owner set, before the first one.
 _HELD = """
@@ -133,21 +67,18 @@ _KEEP_FIRST = "DO NOTHING"
 _KEEP_LAST = "DO UPDATE SET channel = EXCLUDED.channel, type = EXCLUDED.type, blob = EXCLUDED.blob"
 
 
-class ThreadSaver(AsyncPostgresSaver):
+class ThreadSaver(ThreadReader):
     """A checkpoint saver for one run. Runs do not wait for one another.
 
     Writes raise ClaimLost, and store nothing, when the run is not this worker's any more. After each that stored
     messages `on_saved` is called with their ids: what it is told of survives.
     """
 
-    SELECT_SQL = _SELECT
-
     def __init__(
         self, database: Database, claim: Claim, on_saved: OnSaved | None = None, *, blank: bool = False
     ) -> None:
         """In a `blank` thread there is nothing until this saver itself has stored something."""
-        super().__init__(conn=cast("Any", None), serde=StrictSerializer())  # every statement goes through `database`
-        self._database = database
+        super().__init__(database, claim.owner_id, claim.thread_id)
         self._claim = claim
         self._on_saved = on_saved
         self._blank = blank
@@ -155,40 +86,6 @@ class ThreadSaver(AsyncPostgresSaver):
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         self._check(config)
         return None if self._blank else await super().aget_tuple(config)
-
-    async def alist(
-        self,
-        config: RunnableConfig | None,
-        *,
-        filter: dict[str, Any] | None = None,
-        before: RunnableConfig | None = None,
-        limit: int | None = None,
-    ) -> AsyncIterator[CheckpointTuple]:
-        self._check(config)
-        async for item in super().alist(config, filter=filter, before=before, limit=limit):
-            yield item
-
-    async def aget_delta_channel_history(
-        self, *, config: RunnableConfig, channels: Sequence[str]
-    ) -> Mapping[str, DeltaChannelHistory]:
-        self._check(config)
-        target = get_checkpoint_id(config)
-        if not channels or not target:
-            return await super().aget_delta_channel_history(config=config, channels=channels)
-        ns = config.get("configurable", {}).get("checkpoint_ns", "")
-        values = {"thread_id": self._claim.thread_id, "ns": scrub_text(ns), "id": target, "channels": list(channels)}
-        rows = await patiently(lambda: self._database.tenant_rows(self._claim.owner_id, _HISTORY, values))
-        seeds = {row["channel"]: row for row in rows if row["_kind"] == "b"}
-        return self._build_delta_channels_writes_history(
-            channels=channels,
-            chain_by_ch={
-                channel: list(dict.fromkeys(row["checkpoint_id"] for row in rows if row["channel"] == channel))
-                for channel in channels
-            },
-            seed_ver_by_ch={channel: row["version"] for channel, row in seeds.items()},
-            seed_inline_by_ch={channel: row["inline"] for channel, row in seeds.items()},
-            stage2_rows=cast("Any", [row for row in rows if row["blob"] is not None]),
-        )
 
     async def aput(
         self,
@@ -256,18 +153,6 @@ class ThreadSaver(AsyncPostgresSaver):
         values = {"source": source_thread_id, "target": target_thread_id}
         await patiently(lambda: self._batch(COPY_CHECKPOINTS, values))
 
-    @asynccontextmanager
-    async def _cursor(self, *, pipeline: bool = False) -> AsyncGenerator[AsyncCursor[DictRow]]:
-        """For the library's reads; everything that it would write is written above."""
-        if pipeline:
-            raise NotImplementedError("The library writes by itself")
-        yield cast("AsyncCursor[DictRow]", _Reader(self._database, self._claim))
-
-    def _check(self, config: RunnableConfig | None) -> None:
-        thread_id = (config or {}).get("configurable", {}).get("thread_id")
-        if thread_id != self._claim.thread_id:
-            raise PermissionDenied("A run may touch the checkpoints of its own thread only", code="foreign_thread")
-
     def _place(self, config: RunnableConfig) -> dict[str, Any]:
         """The parameters that every write has."""
         self._check(config)
@@ -308,29 +193,6 @@ class ThreadSaver(AsyncPostgresSaver):
             saved = [found for channel, value in writes if channel == _MESSAGES for found in message_ids(value)]
             if saved:
                 self._on_saved(saved)
-
-
-class _Reader:
-    """What the library's reads need of a cursor. No connection is held between two statements."""
-
-    def __init__(self, database: Database, claim: Claim) -> None:
-        self._database = database
-        self._owner = claim.owner_id
-        self._rows: Iterator[DictRow] = iter(())
-
-    async def execute(self, query: QueryNoTemplate, values: Sequence[Any] = (), **_: Any) -> None:
-        clean = [_clean(value) for value in values]
-        self._rows = iter(await patiently(lambda: self._database.tenant_rows(self._owner, query, clean)))
-
-    async def fetchone(self) -> DictRow | None:
-        return next(self._rows, None)
-
-    async def fetchall(self) -> list[DictRow]:
-        return list(self._rows)
-
-    async def __aiter__(self) -> AsyncIterator[DictRow]:
-        for row in self._rows:
-            yield row
 
 
 def message_ids(value: Any) -> Iterator[str]:
@@ -380,13 +242,3 @@ def _fits_json(value: Any) -> bool:
             return value == scrub_text(value)
         case _:
             return False
-
-
-def _clean(value: Any) -> Any:
-    match value:
-        case str():
-            return scrub_text(value)
-        case Jsonb():
-            return Jsonb(value.obj, dumps=encode)
-        case _:
-            return value

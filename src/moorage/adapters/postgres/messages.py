@@ -13,16 +13,16 @@ from moorage.threads import FoundMessage, HistoryMessage
 
 type Row = dict[str, Any]
 
-_COLUMNS = "position, run_id, id, role, content, thinking, tool_calls, call_id, usage, duration_ms, created_at"
+MESSAGE_COLUMNS = "position, run_id, id, role, content, thinking, tool_calls, call_id, usage, duration_ms, created_at"
 
 _AFTER = f"""
-SELECT {_COLUMNS} FROM messages
+SELECT {MESSAGE_COLUMNS} FROM messages
 WHERE owner_id = %s AND thread_id = %s AND position > %s ORDER BY position LIMIT %s
 """  # noqa: S608 -- constant columns
 
 _LATEST = f"""
 SELECT * FROM (
-    SELECT {_COLUMNS} FROM messages WHERE owner_id = %s AND thread_id = %s ORDER BY position DESC LIMIT %s
+    SELECT {MESSAGE_COLUMNS} FROM messages WHERE owner_id = %s AND thread_id = %s ORDER BY position DESC LIMIT %s
 ) latest ORDER BY position
 """  # noqa: S608 -- constant columns
 
@@ -45,7 +45,7 @@ async def messages_after(
     connection: AsyncConnection[Row], owner: UserId, thread_id: ThreadId, *, after: int, limit: int
 ) -> list[HistoryMessage]:
     rows = await (await connection.execute(_AFTER, [owner, thread_id, after, limit])).fetchall()
-    return [_message(row) for row in rows]
+    return [message_of(row) for row in rows]
 
 
 async def latest_messages(
@@ -53,7 +53,7 @@ async def latest_messages(
 ) -> list[HistoryMessage]:
     """The last `limit` messages, oldest first."""
     rows = await (await connection.execute(_LATEST, [owner, thread_id, limit])).fetchall()
-    return [_message(row) for row in rows]
+    return [message_of(row) for row in rows]
 
 
 async def search_messages(
@@ -80,7 +80,7 @@ async def search_messages(
     }
     rows = await (await connection.execute(_SEARCH, values)).fetchall()
     found = [
-        FoundMessage(ThreadId(row["thread_id"]), row["title"], _message(row), snippet(row["content"], query))
+        FoundMessage(ThreadId(row["thread_id"]), row["title"], message_of(row), snippet(row["content"], query))
         for row in rows[:limit]
     ]
     end = rows[limit - 1] if len(rows) > limit else None
@@ -88,7 +88,7 @@ async def search_messages(
     return Page(found, more)
 
 
-def _message(row: Row) -> HistoryMessage:
+def message_of(row: Row) -> HistoryMessage:
     run_id: UUID = row["run_id"]
     message = Message(
         id=row["id"],

@@ -1,0 +1,233 @@
+"""How threads and their states look to clients of the LangGraph wire (LangGraph Server 0.16.7, `ThreadState` and
+`Thread` of its clients)."""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from fastapi import Response
+from pydantic import BaseModel
+
+from moorage.agent.states import Place, TaskState, ThreadState
+from moorage.approvals import Interrupt, seen_by_human
+from moorage.events import Role, encode
+from moorage.thread_lists import ListedThread
+from moorage.threads import HistoryMessage, Thread
+from moorage_api.langgraph.batching import fold
+
+type Json = dict[str, Any]
+
+
+class WireInterrupt(BaseModel):
+    id: str
+    value: Any
+    response_schema: Json | None = None
+
+
+class WireTtl(BaseModel):
+    strategy: Literal["delete", "keep_latest"]
+    ttl_minutes: float
+    expires_at: str
+
+
+class WireThread(BaseModel):
+    """A thread. With `select` only the chosen fields are there; `ttl` only with `include=ttl`."""
+
+    thread_id: str | None = None
+    created_at: str | None = None
+    updated_at: str | None = None
+    state_updated_at: str | None = None
+    metadata: Json | None = None
+    status: Literal["idle", "busy", "interrupted", "error"] | None = None
+    config: Json | None = None
+    values: Json | None = None
+    error: Json | None = None
+    interrupts: dict[str, list[WireInterrupt]] | None = None
+    ttl: WireTtl | None = None
+    extracted: Json | None = None
+
+
+class WireCheckpoint(BaseModel):
+    thread_id: str
+    checkpoint_ns: str
+    checkpoint_id: str | None = None
+    checkpoint_map: dict[str, str] | None = None
+
+
+class WireTask(BaseModel):
+    id: str
+    name: str
+    path: list[Any]
+    error: str | None
+    interrupts: list[WireInterrupt]
+    checkpoint: WireCheckpoint | None
+    state: Json | None
+    result: Any
+
+
+class WireState(BaseModel):
+    """A state of a thread's graph. With `select` only the chosen fields are there."""
+
+    values: Json | None = None
+    next: list[str] | None = None
+    tasks: list[WireTask] | None = None
+    metadata: Json | None = None
+    created_at: str | None = None
+    checkpoint: WireCheckpoint | None = None
+    parent_checkpoint: WireCheckpoint | None = None
+    interrupts: list[WireInterrupt] | None = None
+    checkpoint_id: str | None = None
+    parent_checkpoint_id: str | None = None
+
+
+def answer(content: Any, headers: Mapping[str, str] | None = None) -> Response:
+    """JSON as it is: it was built from what the models above describe, and may be large."""
+    return Response(encode(content), headers=dict(headers or {}), media_type="application/json")
+
+
+def shown_thread(thread: Thread, values: Json | None, interrupts: Mapping[str, list[Json]]) -> Json:
+    """A thread with what it holds and what it waits for, by task."""
+    return {
+        "thread_id": thread.wire_id,
+        "created_at": thread.created_at.isoformat(),
+        "updated_at": thread.updated_at.isoformat(),
+        "state_updated_at": (thread.state_updated_at or thread.created_at).isoformat(),
+        "metadata": thread.metadata,
+        "status": thread.run_status.value,
+        "config": {} if values is None else {"configurable": {}},
+        "values": values,
+        "error": thread.error,
+        "interrupts": interrupts,
+    }
+
+
+def shown_ttl(thread: Thread) -> Json | None:
+    if thread.ttl is None or thread.expires_at is None:
+        return None
+    return {
+        "strategy": thread.ttl.strategy.value,
+        "ttl_minutes": thread.ttl.minutes,
+        "expires_at": thread.expires_at.isoformat(),
+    }
+
+
+def shown_listed(item: ListedThread) -> Json:
+    """A thread of a list, with what is kept of its values beside the graph's state."""
+    thread = item.thread
+    values = {**item.values, "messages": shown_messages(item.messages)}
+    batch = folded(item.pending)
+    interrupts = {str(uuid.UUID(batch["id"])): [batch]} if batch else {}
+    return shown_thread(thread, values if thread.last_seq else None, interrupts)
+
+
+def folded(pending: Sequence[Interrupt]) -> Json | None:
+    """The one interrupt that all pending approvals of a thread are shown as."""
+    batch = fold([seen_by_human(item) for item in pending])
+    return batch and {"id": batch["id"], "value": batch["value"]}
+
+
+def task_interrupts(state: ThreadState, pending: Sequence[Interrupt]) -> dict[str, list[Json]]:
+    """What a thread in this state waits for, by the task that shows it."""
+    batch = folded(pending)
+    if batch is None:
+        return {}
+    return {_asking(state) or str(uuid.UUID(batch["id"])): [batch]}
+
+
+def shown_state(state: ThreadState, thread: Thread, pending: Sequence[Interrupt]) -> Json:
+    """A state; the latest one of the thread's own graph with what waits for approval NOW, whatever its tasks asked.
+
+    The task that shows it comes last: clients of the legacy wire look at the last task only.
+    """
+    is_current = state.is_latest and state.place is not None and not state.place.checkpoint_ns
+    batch = folded(pending) if is_current else None
+    shows = _asking(state) if batch else None
+    tasks = sorted(state.tasks, key=lambda task: task.id == shows)
+    return {
+        "values": state.values,
+        "next": state.next,
+        "tasks": [_task(task, thread, [batch] if batch and task.id == shows else []) for task in tasks],
+        "metadata": _metadata(state, thread),
+        "created_at": state.created_at,
+        "checkpoint": _checkpoint(state.place, thread),
+        "parent_checkpoint": _checkpoint(state.parent, thread),
+        "interrupts": [batch] if batch else [],
+        "checkpoint_id": state.place and state.place.checkpoint_id,
+        "parent_checkpoint_id": state.parent and state.parent.checkpoint_id,
+    }
+
+
+def selected(shown: Json, select: Sequence[str] | None) -> Json:
+    """Only the fields named in `select`; `values.<key>` stands for one of the values. None: all."""
+    if not select:
+        return shown
+    chosen = {name: shown[name] for name in shown if name in select}
+    keys = [name.removeprefix("values.") for name in select if name.startswith("values.")]
+    if keys and "values" not in chosen:
+        values: Json = shown["values"] or {}
+        chosen["values"] = {key: values[key] for key in keys if key in values}
+    return chosen
+
+
+def shown_messages(messages: Sequence[HistoryMessage]) -> list[Json]:
+    """A thread's messages as LangChain dumps them, as far as their history tells."""
+    names: dict[str, str] = {}
+    shown: list[Json] = []
+    for item in messages:
+        names.update((call["call_id"], call["tool_name"]) for call in item.message.tool_calls or ())
+        shown.append(_message(item, names))
+    return shown
+
+
+def _message(item: HistoryMessage, tools: Mapping[str, str]) -> Json:
+    message = item.message
+    shown: Json = {"content": message.content, "additional_kwargs": {}, "response_metadata": {}}
+    match message.role:
+        case Role.USER:
+            return {**shown, "type": "human", "name": None, "id": message.id}
+        case Role.ASSISTANT:
+            calls = [
+                {"name": call["tool_name"], "args": call["tool_input"], "id": call["call_id"], "type": "tool_call"}
+                for call in message.tool_calls or ()
+            ]
+            told = {"tool_calls": calls, "invalid_tool_calls": [], "usage_metadata": message.usage}
+            return {**shown, "type": "ai", "name": None, "id": message.id, **told}
+        case Role.TOOL:
+            tool = tools.get(message.call_id or "")
+            told = {"tool_call_id": message.call_id, "artifact": None, "status": "success"}
+            return {**shown, "type": "tool", "name": tool, "id": message.id, **told}
+
+
+def _asking(state: ThreadState) -> str | None:
+    """The last task that stopped to ask."""
+    return next((task.id for task in reversed(state.tasks) if task.asks), None)
+
+
+def _task(task: TaskState, thread: Thread, interrupts: list[Json]) -> Json:
+    return {
+        "id": task.id,
+        "name": task.name,
+        "path": task.path,
+        "error": task.error,
+        "interrupts": interrupts,
+        "checkpoint": _checkpoint(task.inner, thread),
+        "state": shown_state(task.state, thread, []) if task.state else None,
+        "result": task.result,
+    }
+
+
+def _metadata(state: ThreadState, thread: Thread) -> Json | None:
+    if state.metadata is None:
+        return None
+    return {**state.metadata, "thread_id": thread.wire_id}
+
+
+def _checkpoint(place: Place | None, thread: Thread) -> Json | None:
+    if place is None:
+        return None
+    shown: Json = {"thread_id": thread.wire_id, "checkpoint_ns": place.checkpoint_ns}
+    if place.checkpoint_id is not None:
+        shown["checkpoint_id"] = place.checkpoint_id
+    if place.checkpoint_map:
+        shown["checkpoint_map"] = dict(place.checkpoint_map)
+    return shown
