@@ -1,6 +1,7 @@
 """API keys and WebSocket tickets over real HTTP: what they open, what they never open, and when they die."""
 
 import asyncio
+import uuid
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
@@ -28,7 +29,7 @@ READING_POSTS = {
     "POST /api/auth/ws-ticket", "POST /assistants/search", "POST /assistants/count", "POST /threads/search",
     "POST /threads/count", "POST /threads/{thread_id}/history", "POST /threads/{thread_id}/state/checkpoint",
     "POST /threads/{thread_id}/stream/events", "POST /runs/crons/search", "POST /runs/crons/count",
-    "POST /store/items/search", "POST /store/namespaces",
+    "POST /store/items/search", "POST /store/namespaces", "POST /assistants/{assistant_id}/versions",
 }  # fmt: skip
 PROTECTED = [operation for operation, access in ACCESS.items() if access != "public"]
 
@@ -210,6 +211,23 @@ async def test_a_key_to_run_stops_at_the_approval_and_a_key_to_approve_goes_on(a
     refused = await runner.client.post(f"/api/resume/{thread_id}", json={"action": "continue"})
     assert code(refused) == (403, "scope_missing")
     assert (await approver.resume(thread_id, action="cancel"))[-1].data["status"] == "success"
+
+
+async def test_on_the_wire_too_a_key_to_run_answers_no_approval(alice: User, connect: Connect) -> None:
+    runner = connect((await new_key(alice, scopes=["read", "run"]))["key"])
+    thread_id = await alice.new_session()
+    await alice.play(thread_id, ("execute", {"command": "true"}))
+    resume = {"assistant_id": "agent", "command": {"resume": {"decisions": [{"type": "approve"}]}}}
+    for path in (f"/threads/{thread_id}/runs", f"/threads/{thread_id}/runs/wait", "/runs"):
+        assert code(await runner.post(path, json=resume)) == (403, "scope_missing")
+    assert (await alice.resume(thread_id, action="cancel"))[-1].data["status"] == "success"
+
+
+async def test_a_key_to_read_stops_nothing_by_going_away(alice: User, connect: Connect) -> None:
+    reader = connect((await new_key(alice, scopes=["read"]))["key"])
+    path = f"/threads/{await alice.new_session()}/runs/{uuid.uuid4()}/join"
+    assert code(await reader.get(path, params={"cancel_on_disconnect": "true"})) == (403, "scope_missing")
+    assert code(await reader.get(path, params={"cancel_on_disconnect": "false"})) == (404, "run_not_found")
 
 
 # Going out ------------------------------------------------------------------------------------------------------

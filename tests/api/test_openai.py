@@ -254,6 +254,15 @@ async def test_assistants_are_models(client: AsyncOpenAI) -> None:
     assert (await client.models.retrieve("agent")).object == "model"
 
 
+async def test_a_saved_assistant_is_a_model_by_id_and_by_name(client: AsyncOpenAI, alice: User) -> None:
+    saved = (await alice.client.post("/assistants", json={"graph_id": "agent", "name": "Ship's cook"})).json()
+    models = {model.id: model async for model in client.models.list()}
+    assert models[saved["assistant_id"]].model_extra == {"name": "Ship's cook"}
+    for name in (saved["assistant_id"], "Ship's cook"):
+        completion = await client.chat.completions.create(model=name, messages=says("Aye."))  # type: ignore[arg-type]
+        assert (completion.model, completion.choices[0].message.content) == (name, "Aye.")
+
+
 async def test_an_unknown_model_is_404(client: AsyncOpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as refused:
         await client.chat.completions.create(model="gpt-5", messages=SAY)  # type: ignore[arg-type]

@@ -91,7 +91,7 @@ async def complete(
     When a tool waits for approval, the answer says so and ends. Until that is decided, more messages get a 409.
     """
     said = newly_said(body.messages)
-    assistant = find_model(body.model)
+    assistant = await find_model(runtime, principal, body.model)
     thread = await _thread(runtime, principal, thread_id, assistant.assistant_id)
     base_url = str(request.base_url).rstrip("/")
     started = await _start(runtime, thread, body, said, assistant_id=assistant.assistant_id, base_url=base_url)

@@ -94,7 +94,7 @@ class ChatRequest(BaseModel):
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=_MOST_MESSAGES)]
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    n: Annotated[int | None, BeforeValidator(_one)] = None
+    n: Annotated[int | None, BeforeValidator(_one), WithJsonSchema({"enum": [1, None]})] = None
     metadata: Annotated[dict[str, Annotated[str, Field(max_length=512)]] | None, Field(max_length=16)] = None
     multitask_strategy: BusyPolicy = BusyPolicy.ENQUEUE
 
