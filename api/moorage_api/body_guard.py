@@ -3,10 +3,12 @@
 from typing import Any
 
 import orjson
+from fastapi.responses import JSONResponse
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from moorage_api.errors import problem
+from moorage_api.openai.errors import error_body
 
 MAX_BYTES = 1024 * 1024
 MAX_DEPTH = 32
@@ -35,16 +37,21 @@ class BodyGuard:
             body = await _read(receive)
         except _ClientGone:
             return
-        refusal = _refusal(body, is_json=_is_json(scope))
+        refusal = refusal_of(body, is_json=_is_json(scope))
         if refusal is not None:
-            status, detail, code = refusal
-            request_id = getattr(Request(scope).state, "request_id", "-")
-            await problem(status, detail=detail, code=code, request_id=request_id)(scope, receive, send)
+            await _refused(scope, *refusal)(scope, receive, send)
             return
         await self._app(scope, _replay(body or b"", receive), send)
 
     def _is_streamed(self, scope: Scope) -> bool:
         return bool(self._streamed) and scope["path"].startswith(self._streamed) and not _is_json(scope)
+
+
+def _refused(scope: Scope, status: int, detail: str, code: str) -> JSONResponse:
+    if scope["path"].startswith("/v1/"):
+        return JSONResponse(error_body(detail, status, code=code), status)
+    request_id = getattr(Request(scope).state, "request_id", "-")
+    return problem(status, detail=detail, code=code, request_id=request_id)
 
 
 def _has_body(scope: Scope) -> bool:
@@ -74,7 +81,8 @@ async def _read(receive: Receive) -> bytes | None:
             return b"".join(parts)
 
 
-def _refusal(body: bytes | None, *, is_json: bool) -> tuple[int, str, str] | None:
+def refusal_of(body: bytes | None, *, is_json: bool) -> tuple[int, str, str] | None:
+    """Status, detail and code for a body that nobody is to read, None for all others; None for a body is too long."""
     if body is None:
         return 413, f"The body is larger than {MAX_BYTES} bytes", "body_too_large"
     if not body or not is_json:

@@ -313,6 +313,14 @@ async def test_messages_that_cannot_be_answered_are_400(client: AsyncOpenAI, mes
     assert refused.value.message
 
 
+@pytest.mark.parametrize(("body", "status"), [(b"{", 422), (b'"%s"' % (b"x" * 1024 * 1024), 413), (b"[]", 400)])
+async def test_a_body_that_nobody_can_read_is_refused_in_the_same_shape(alice: User, body: bytes, status: int) -> None:
+    headers = {"content-type": "application/json"}
+    reply = await alice.client.post("/v1/chat/completions", content=body, headers=headers)
+    assert reply.status_code == status
+    assert reply.json()["error"]["type"] == "invalid_request_error"
+
+
 async def test_what_has_no_effect_is_named_in_the_answer(client: AsyncOpenAI) -> None:
     harmless: dict[str, Any] = {
         "temperature": 0.2,
