@@ -1,0 +1,22 @@
+"""What the probe asks, in groups. A scenario is an async generator of facts: a question, and the server's answer."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import MappingProxyType
+
+from tests.compat.scenarios import busy, cancelling, decisions, pausing, protocol, reconnecting, threads
+from tests.compat.wire import Wire
+
+type Fact = tuple[str, str]
+type Scenario = Callable[[Wire], AsyncIterator[Fact]]
+
+GROUPS: Mapping[str, tuple[Scenario, ...]] = MappingProxyType(
+    {
+        "A busy thread": busy.SCENARIOS,
+        "Pauses": pausing.SCENARIOS,
+        "Decisions": decisions.SCENARIOS,
+        "Reconnecting": reconnecting.SCENARIOS,
+        "Cancelling": cancelling.SCENARIOS,
+        "The thread": threads.SCENARIOS,
+        "The v3 protocol": protocol.SCENARIOS,
+    }
+)
