@@ -27,7 +27,7 @@ from moorage.agent.journal import CallKey
 from moorage.agent.runner import AgentRunner
 from moorage.agent.stream import Delta, PartReader
 from moorage.approvals import Interrupt, InterruptStatus, RaisedInterrupt
-from moorage.assistants import get_assistant
+from moorage.assistants import Assistant, get_assistant
 from moorage.claims import Claim
 from moorage.events import RunEvent
 from moorage.ids import RunId, ThreadId, UserId, new_message_id
@@ -47,12 +47,13 @@ def calls(*made: ToolCall, text: str = "") -> AIMessage:
 class ScriptedModel:
     """Answers the last human message by its script: a turn is a text, a message, an error to raise or a thing to await.
 
-    It keeps what it was shown in `seen`.
+    It keeps what it was shown in `seen`, and the tools that it was offered last.
     """
 
     def __init__(self, script: Script) -> None:
         self.script = script
         self.seen: list[list[BaseMessage]] = []
+        self.offered: set[str] = set()
 
     async def turn(self, messages: list[BaseMessage]) -> AIMessage:
         self.seen.append(messages)
@@ -103,6 +104,7 @@ class _Chat(BaseChatModel):
         return "scripted-chat"
 
     def bind_tools(self, tools: Any, **kwargs: Any) -> "_Chat":
+        _current.get().model.offered = {tool.name for tool in tools}
         return self
 
     def _generate(self, messages: list[BaseMessage], *args: Any, **kwargs: Any) -> ChatResult:
@@ -133,10 +135,13 @@ class _Backend(StateBackend, SandboxBackendProtocol):
 
 
 @cache
-def _agents(context_tokens: int) -> Agents:
+def agents(context_tokens: int = 100_000, *, allow_auto: bool = False) -> Agents:
+    """The agents of all tests; each asks the model of whatever runs."""
     model = _Chat(profile={"max_input_tokens": context_tokens})
     gate = Gate(facts={"sandbox": "paper"})
-    return Agents(AgentParts(_Backend(), gate, model=lambda _: model, default_model="fake:model"))  # pyright: ignore[reportArgumentType]
+    return Agents(
+        AgentParts(_Backend(), gate, model=lambda _: model, default_model="fake:model", allow_auto=allow_auto)  # pyright: ignore[reportArgumentType]
+    )
 
 
 def _chunks(message: AIMessage) -> Iterator[AIMessageChunk]:
@@ -170,12 +175,20 @@ class FakeAgent:
     Its model and its sandbox serve what runs in the context in which it was made, and its own `say` and `resume`.
     """
 
-    def __init__(self, script: Script, *, context_tokens: int = 100_000) -> None:
+    def __init__(
+        self,
+        script: Script,
+        *,
+        context_tokens: int = 100_000,
+        assistant: Assistant | None = None,
+        allow_auto: bool = False,
+    ) -> None:
+        self.assistant = assistant or get_assistant("agent")
         self.model = ScriptedModel(script)
         self.sandbox = PaperSandbox()
-        self.agents = _agents(context_tokens)
+        self.agents = agents(context_tokens, allow_auto=allow_auto)
         self.saver = InMemorySaver()
-        self.graph = self.agents.get(get_assistant("agent")).copy(update={"checkpointer": self.saver})
+        self.graph = self.agents.get(self.assistant).copy(update={"checkpointer": self.saver})
         _current.set(self)
         self.journal = MemoryJournal(CLAIM.thread_id)
         self.context = RunContext(self.journal, max_steps=100)
@@ -203,7 +216,7 @@ class FakeAgent:
     async def _run(self, run_input: dict[str, Any]) -> list[Delta | RunEvent]:
         _current.set(self)
         runner = AgentRunner(self.agents, lambda *_, **__: self.saver)
-        run = runner.start(CLAIM, get_assistant("agent"), run_input, self.context, on_saved=lambda _: None, fresh=False)
+        run = runner.start(CLAIM, self.assistant, run_input, self.context, on_saved=lambda _: None, fresh=False)
         self.reader = run.reader
         async with asyncio.timeout(20):
             told = [event async for event in run.events()]

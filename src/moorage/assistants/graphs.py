@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from moorage.assistants.configuration import Configuration, SubAgent
+from moorage.assistants.configuration import READ_ONLY_TOOLS, SUBAGENT_TOOLS, Configuration, SubAgent
 from moorage.errors import NotFound
 
 _ORCHESTRATOR = """You lead a team of specialists and answer to the user for what they do.
@@ -53,15 +53,15 @@ class UnknownGraph(NotFound):
         super().__init__(f"No such graph. There are: {', '.join(GRAPHS)}")
 
 
-_CODER = SubAgent("coding", "Writes, changes, runs and tests programs in the sandbox.", _CODING)
-_WEBBER = SubAgent("web", "Builds and examines web pages, styles, scripts, feeds and saved API answers.", _WEB)
+_CODER = SubAgent("coding", "Writes, changes, runs and tests programs in the sandbox.", _CODING, tools=SUBAGENT_TOOLS)
+_WEBBER = SubAgent(
+    "web", "Builds and examines web pages, styles, scripts, feeds and saved API answers.", _WEB, tools=SUBAGENT_TOOLS
+)
 _FILER = SubAgent("file", "Finds, sorts, reads and writes files, without a shell.", _FILE, tools=_FILE_TOOLS)
 
-_LEADING = frozenset({"ls", "read_file", "glob", "grep", "write_todos", "task"})
 
-
-def _specialist(agent: SubAgent) -> Graph:
-    return Graph(agent.name, agent.description, Configuration(instruction=agent.instruction, tools=agent.tools))
+def _specialist(agent: SubAgent, tools: frozenset[str] | None = None) -> Graph:
+    return Graph(agent.name, agent.description, Configuration(instruction=agent.instruction, tools=tools))
 
 
 GRAPHS: Mapping[str, Graph] = MappingProxyType(
@@ -72,11 +72,11 @@ GRAPHS: Mapping[str, Graph] = MappingProxyType(
             Graph(
                 "orchestrator",
                 "Hands work to specialists for code, the web and files, and answers for them.",
-                Configuration(instruction=_ORCHESTRATOR, tools=_LEADING, subagents=(_CODER, _WEBBER, _FILER)),
+                Configuration(instruction=_ORCHESTRATOR, tools=READ_ONLY_TOOLS, subagents=(_CODER, _WEBBER, _FILER)),
             ),
             _specialist(_CODER),
             _specialist(_WEBBER),
-            _specialist(_FILER),
+            _specialist(_FILER, _FILE_TOOLS),
             Graph("deep", "Answers from a script in this process: for benchmarks.", Configuration("scripted:bench")),
         )
     }
