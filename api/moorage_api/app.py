@@ -10,7 +10,7 @@ from moorage_api import approvals, auth, chat, copies, health, keys, messages, r
 from moorage_api.body_guard import BodyGuard
 from moorage_api.deps import protected_docs, refuse_new_work
 from moorage_api.errors import install_error_handlers
-from moorage_api.langgraph import assistants, crons, refused, runs, state, store, threads
+from moorage_api.langgraph import assistants, crons, protocol, refused, runs, state, store, threads
 from moorage_api.openai import chat as openai_chat
 from moorage_api.openai import models as openai_models
 from moorage_api.request_context import RequestContext
@@ -42,7 +42,7 @@ def create_app(runtime: Runtime) -> FastAPI:
         redoc_url=None,
     )
     app.state.runtime = runtime
-    for module in (auth, keys, health):
+    for module in (auth, keys, health, protocol):
         app.include_router(module.router)
     for module in (*_CORE, *_OPENAI, *_LANGGRAPH):
         app.include_router(module.router, dependencies=[Depends(refuse_new_work)])

@@ -53,7 +53,7 @@ async def info(runtime: RuntimeDep) -> dict[str, Any]:
         "runtime": runtime.settings.sandbox_runtime or "default",
         "model": runtime.model_name,
         "registration": "open" if runtime.settings.registration_open else "closed",
-        "flags": {"assistants": True, "crons": False, "langsmith": False},
+        "flags": {"assistants": True, "crons": True, "langsmith": False},
         "host": {"python": platform.python_version()},
     }
 

@@ -69,6 +69,7 @@ class Settings(BaseModel):
     run_lease_seconds: Annotated[float, Field(ge=2, le=600)] = 30
     run_max_attempts: Annotated[int, Field(ge=1, le=10)] = 3
     run_event_retention_days: Annotated[float, Field(ge=0)] = 30
+    run_crons_per_user: Annotated[int, Field(ge=0)] = 100
 
     quota_active_sessions: Annotated[int, Field(ge=0)] = 10
     session_life_hours: Annotated[float, Field(ge=0)] = 24

@@ -71,6 +71,15 @@ ACCESS: dict[str, Access] = {
     "DELETE /store/items": "user",
     "POST /store/items/search": "user",
     "POST /store/namespaces": "user",
+    "POST /threads/{thread_id}/runs/crons": "owner",
+    "POST /runs/crons": "user",
+    "POST /runs/crons/search": "user",
+    "POST /runs/crons/count": "user",
+    "GET /runs/crons/{cron_id}": "user",
+    "PATCH /runs/crons/{cron_id}": "user",
+    "DELETE /runs/crons/{cron_id}": "user",
+    "POST /threads/{thread_id}/commands": "user",
+    "POST /threads/{thread_id}/stream/events": "user",
     "GET /api/approvals": "user",
     "GET /api/approvals/{interrupt_id}": "user",
     "POST /api/approvals/{interrupt_id}/decision": "user",
@@ -91,6 +100,7 @@ ACCESS: dict[str, Access] = {
     "POST /assistants/{assistant_id}/latest": "user",
 }
 BODIES: dict[str, dict[str, object]] = {
+    "POST /threads/{thread_id}/runs/crons": {"assistant_id": "agent", "schedule": "@daily"},
     "PATCH /api/sessions/{thread_id}": {"title": "mine now"},
     "POST /api/chat/{thread_id}": {"message": "hello"},
     "POST /api/resume/{thread_id}": {"action": "continue"},

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -17,6 +17,7 @@ from moorage.adapters.postgres.busy_threads import BusyThreads
 from moorage.adapters.postgres.checkpoint_reader import ThreadReader
 from moorage.adapters.postgres.checkpoints import ThreadSaver
 from moorage.adapters.postgres.copies import PostgresCopyStore
+from moorage.adapters.postgres.crons import PostgresCronTable
 from moorage.adapters.postgres.event_log import PostgresEventLog
 from moorage.adapters.postgres.journal import open_journal
 from moorage.adapters.postgres.notices import Notices
@@ -37,6 +38,7 @@ from moorage.agent.states import States
 from moorage.approvals import Approvals
 from moorage.assistants import Assistants, get_assistant
 from moorage.copies import Copies
+from moorage.crons import Crons
 from moorage.identity import Identity
 from moorage.rules import RuleBook
 from moorage.runs.executor import Executor, LoadAssistant, RunLimits
@@ -59,6 +61,7 @@ _STOP_PATIENCE_SECONDS = 25.0
 _REAPS_PER_LEASE = 3
 _FORGET_SECONDS = 3600.0
 _SWEEP_SECONDS = 60.0
+_CRON_SECONDS = 5.0
 
 type Beside = Callable[[], Coroutine[Any, Any, None]]
 
@@ -79,6 +82,7 @@ class Runtime:
     graph_views: GraphViews
     store: Store
     runs: Runs
+    crons: Crons
     event_log: EventLog
     sandbox_kind: str
     sandbox_note: str | None
@@ -170,6 +174,21 @@ async def _assemble(
         stop_runs=runs.stop_for_good,
         remove_files=sandboxes.delete,
     )
+    cron_table = PostgresCronTable(
+        database,
+        event_log,
+        on_submitted=queue.wake,
+        queue_limit=settings.run_queue_per_thread,
+        session_quota=settings.quota_active_sessions,
+        session_life=life.total_seconds(),
+    )
+    crons = Crons(
+        cron_table,
+        quota=settings.run_crons_per_user,
+        clock=lambda: datetime.now(UTC),
+        check_assistant=assistants.get,
+        hear_stop=runs.hear_stop,
+    )
     intake = Intake()
     runtime = Runtime(
         settings=settings,
@@ -189,6 +208,7 @@ async def _assemble(
         graph_views=GraphViews(agents),
         store=Store(PostgresItemTable(database), quota=settings.store_max_items),
         runs=runs,
+        crons=crons,
         event_log=event_log,
         sandbox_kind=sandboxes.provider.name,
         sandbox_note=sandboxes.provider.isolation_note,
@@ -201,6 +221,7 @@ async def _assemble(
     )
     beside: list[Beside] = [event_log.poll_forever, partial(sandboxes.keep_sweeping, thread_store.existing)]
     beside.append(notices.run_forever)
+    beside.append(partial(keep_up, Chore("fire_crons", _CRON_SECONDS, crons.fire_due)))
     beside += [partial(keep_up, chore) for chore in _chores(settings, database, queue, approval_store, threads)]
     return runtime, _background(event_log, worker, intake, beside)
 
