@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from moorage.errors import NotFound
 from moorage.events import EventType, StoredEvent
 from moorage.ids import RunId
 from moorage_api.langgraph.v3_frames import FRAMES_PER_EVENT, Frame, Namespace, first_frame
@@ -65,13 +66,16 @@ class _Run:
     decided: set[str] = field(default_factory=set[str])
     given: dict[str, Data] = field(default_factory=dict[str, Any])
     recorded: bool = False
+    lost: bool = False
     held: tuple[Namespace, Data] | None = None
 
 
 class Projection:
     """Reads a thread's events in order; each becomes no, one or many frames."""
 
-    def __init__(self, fold: StateFold) -> None:
+    def __init__(self, thread: str, fold: StateFold) -> None:
+        """`thread` is the thread's id as its clients know it; `fold` knows the states that its runs begin with."""
+        self._thread = thread
         self._fold = fold
         self._runs: dict[RunId, _Run] = {}
         self._running: RunId | None = None
@@ -84,6 +88,7 @@ class Projection:
         first, timestamp = first_frame(event.seq), _milliseconds(event.at)
         return [
             Frame(
+                self._thread,
                 first + place,
                 method,
                 namespace,
@@ -120,8 +125,7 @@ class Projection:
             held = None
         match kind:
             case "values":
-                run.recorded = run.recorded or not ns
-                run.held = ns, without_interrupts(await self._fold.apply(ns, data))
+                run.held = await self._stands(run, ns, data)
             case "checkpoints":
                 checkpoint = checkpoint_of(data)
                 if not ns:
@@ -132,6 +136,18 @@ class Projection:
                     yield item
         if held is not None:
             yield "values", *held
+
+    async def _stands(self, run: _Run, ns: Namespace, change: Data) -> tuple[Namespace, Data] | None:
+        """The state after a change; None when the checkpoint that it builds on is not kept any more."""
+        try:
+            values = await self._fold.apply(ns, change)
+        except NotFound:
+            run.lost = True
+            return None
+        if ns:
+            return ns, without_interrupts(values)
+        run.recorded = not run.lost
+        return (ns, without_interrupts(values)) if run.recorded else None
 
     def _plain(self, run: _Run, kind: str, ns: Namespace, data: Data) -> Iterator[Told]:
         match kind:

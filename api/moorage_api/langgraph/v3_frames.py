@@ -22,8 +22,12 @@ type Namespace = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Something that a client is told. `run_id` is there where clients read it from the event's id."""
+    """Something that a client is told. `run_id` is there where clients read it from the event's id.
 
+    `thread` is the thread's id as its clients know it.
+    """
+
+    thread: str
     seq: int
     method: str
     namespace: Namespace
@@ -41,22 +45,19 @@ class Frame:
             case _:
                 return self.method
 
-    @property
-    def log_seq(self) -> int:
-        return self.seq // FRAMES_PER_EVENT
-
-    def body(self, thread: str) -> bytes:
-        """The frame as JSON. `thread` is the thread's id as its clients know it."""
+    def body(self) -> bytes:
+        """The frame as JSON."""
         params = {"namespace": self.namespace, "timestamp": self.timestamp, "data": self.data}
-        told = {"type": "event", "event_id": self.event_id(thread), "seq": self.seq, "method": self.method}
+        told = {"type": "event", "event_id": self.event_id, "seq": self.seq, "method": self.method}
         return orjson.dumps({**told, "params": params})
 
-    def event_id(self, thread: str) -> str:
+    @property
+    def event_id(self) -> str:
         """Clients read the run of a lifecycle event from `synth:<run_id>:...`: it has no other place."""
-        return f"synth:{self.run_id}:{self.seq}" if self.run_id else f"{thread}.{self.seq}"
+        return f"synth:{self.run_id}:{self.seq}" if self.run_id else f"{self.thread}.{self.seq}"
 
-    def sse(self, body: bytes) -> bytes:
-        return b"event: %b\r\ndata: %b\r\nid: %d\r\n\r\n" % (self.method.encode(), body, self.seq)
+    def sse(self) -> bytes:
+        return b"event: %b\r\ndata: %b\r\nid: %d\r\n\r\n" % (self.method.encode(), self.body(), self.seq)
 
 
 def first_frame(log_seq: int) -> int:

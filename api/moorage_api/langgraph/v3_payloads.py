@@ -1,7 +1,7 @@
 """What v3 frames carry: approvals, tool results, checkpoints, made of what the log says. Pure."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 type Data = dict[str, Any]
 
@@ -95,7 +95,9 @@ def ai_messages(update: Mapping[str, Any]) -> list[Data]:
 
 
 def call_of_task(task: Mapping[str, Any]) -> Data | None:
-    """The tool call that a task is for, if it is for one."""
+    """The tool call that a task is for, if it is for one: LangGraph gives a tool's task a list with its call."""
     given = task.get("input")
-    call = given.get("tool_call") if isinstance(given, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-    return call if isinstance(call, dict) and {"id", "args"} <= call.keys() else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    found = given[0] if isinstance(given, list) and given else given  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(found, dict) and "tool_call" in found:
+        found = found["tool_call"]  # pyright: ignore[reportUnknownVariableType]
+    return cast("Data", found) if isinstance(found, dict) and {"id", "args"} <= found.keys() else None  # pyright: ignore[reportUnknownMemberType]

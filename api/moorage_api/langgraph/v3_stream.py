@@ -10,14 +10,16 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from moorage.agent.states import Place
-from moorage.errors import NotFound
+from moorage.errors import NotFound, Unavailable
 from moorage.events import EventType, StoredEvent
 from moorage.identity import Principal
 from moorage.ids import ThreadId
 from moorage.runtime import Runtime
+from moorage.telemetry import get_logger
 from moorage.threads import EventsForgotten, ReaderLagged, Thread, ThreadNotFound
 from moorage_api.langgraph.v3 import Projection
-from moorage_api.langgraph.v3_frames import FRAMES_PER_EVENT, Filter, Frame, Namespace
+from moorage_api.langgraph.v3_frames import FRAMES_PER_EVENT, Frame, Namespace
+from moorage_api.langgraph.v3_subscription import Subscription
 from moorage_api.langgraph.values import StateFold, Values
 
 HEARTBEAT_SECONDS = 5.0
@@ -27,13 +29,7 @@ _LOOKS_SOON = 25
 _SOON_SECONDS = 0.2
 _LATER_SECONDS = 1.0
 
-
-@dataclass(slots=True)
-class Subscription:
-    """What one client wants to be told of one thread. `since` is the last frame that it has, None if it has none."""
-
-    wanted: Filter
-    since: int | None = None
+log = get_logger(__name__)
 
 
 async def subscribed(
@@ -41,17 +37,22 @@ async def subscribed(
 ) -> AsyncGenerator[list[Frame]]:
     """The frames that the subscription is for; an empty list is a quiet interval. Ends only when the server stops.
 
-    A thread that is not there yet is waited for.
+    A thread that is not there yet is waited for, and so is a database that is away.
     """
     while not runtime.draining:
-        async with aclosing(_until_there(runtime, principal, thread_id)) as looks:
-            async for thread in looks:
-                if thread is None:
-                    yield []
-                    continue
-                async with aclosing(_Tape(runtime, principal, thread, subscription).frames()) as frames:
-                    async for told in frames:
-                        yield told
+        try:
+            async with aclosing(_until_there(runtime, principal, thread_id)) as looks:
+                async for thread in looks:
+                    if thread is None:
+                        yield []
+                        continue
+                    async with aclosing(_Tape(runtime, principal, thread, subscription).frames()) as frames:
+                        async for told in frames:
+                            yield told
+        except Unavailable as error:
+            log.warning("v3_stream_interrupted", detail=error.detail)
+            yield []
+            await asyncio.sleep(_LATER_SECONDS)
 
 
 async def _find(runtime: Runtime, principal: Principal, thread_id: ThreadId) -> Thread | None:
@@ -87,7 +88,7 @@ class _Tape:
         self._subscription = subscription
         self._wanted = subscription.wanted
         self._head = thread.last_seq
-        self._projection = Projection(StateFold(self._load))
+        self._projection = Projection(thread.wire_id, StateFold(self._load))
 
     async def frames(self) -> AsyncGenerator[list[Frame]]:
         """Ends when the thread is removed, or the server stops."""
