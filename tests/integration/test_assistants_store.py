@@ -12,6 +12,7 @@ from moorage.adapters.postgres.assistants import PostgresAssistantStore
 from moorage.adapters.postgres.pool import Database
 from moorage.assistants import (
     SYSTEM_ASSISTANTS,
+    Assistant,
     AssistantChange,
     AssistantExists,
     AssistantFilter,
@@ -202,11 +203,11 @@ async def test_a_list_comes_in_parts_without_a_gap_or_a_copy(assistants: Assista
 
 
 async def test_there_is_an_end_to_saving(store: PostgresAssistantStore, alice: UserId) -> None:
-    made = [SYSTEM_ASSISTANTS["agent"].__class__(str(uuid.uuid4()), "x", "agent") for _ in range(4)]
+    made = [Assistant(str(uuid.uuid4()), "x", "agent") for _ in range(4)]
     results = await asyncio.gather(*(store.insert(alice, item, most=2) for item in made), return_exceptions=True)
     assert sum(isinstance(item, AssistantLimit) for item in results) == 2
+    kept = next(item for item in results if isinstance(item, Assistant))
     with pytest.raises(AssistantLimit):
-        kept = next(item for item in results if item is not None and not isinstance(item, BaseException))
         await store.change(alice, kept.assistant_id, lambda latest: latest, most=1)
 
 
@@ -252,10 +253,10 @@ async def test_each_owner_s_rows_are_behind_the_wall(
             assert await (await connection.execute(count)).fetchone() == {"n": rows}
     async with database.connection() as connection:
         assert await (await connection.execute(count)).fetchone() == {"n": 0}
+
+
+async def test_nobody_saves_under_anothers_name(database: Database, alice: UserId, bob: UserId) -> None:
+    insert = "INSERT INTO assistants (owner_id, assistant_id, graph_id, name) VALUES (%s, %s, 'agent', 'x')"
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         async with database.tenant_transaction(bob) as connection:
-            await connection.execute(f"INSERT INTO {table} SELECT * FROM {table}")  # noqa: S608
-            await connection.execute(
-                "INSERT INTO assistants (owner_id, assistant_id, graph_id, name) VALUES ('alice', %s, 'agent', 'x')",
-                [uuid.uuid4()],
-            )
+            await connection.execute(insert, [alice, uuid.uuid4()])
