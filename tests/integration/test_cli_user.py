@@ -78,3 +78,22 @@ async def test_a_running_embedded_postgres_is_found_and_only_then(public_tmp_pat
     async with open_embedded_postgres(folder) as url:
         assert await asyncio.to_thread(find_running_embedded_postgres, folder) == url
     assert await asyncio.to_thread(find_running_embedded_postgres, folder) is None
+
+
+def test_a_key_is_created_listed_and_revoked(run) -> None:
+    run("create", "dave", "--password-stdin", typed=f"{PASSWORD}\n")
+    key = run("key", "create", "dave", "ci", "--scope", "read", "--days", "0").stdout.strip()
+    assert key.startswith("mrg_")
+    assert len(key) == 47
+    shown = json.loads(run("key", "list", "dave", "--json").stdout)
+    assert (shown["name"], shown["scopes"], shown["expires_at"]) == ("ci", ["read"], None)
+    assert key.startswith(shown["prefix"])
+    assert "for ever" in run("key", "list", "dave").stdout
+    assert run("key", "revoke", "dave", shown["key_id"]).exit_code == 0
+    assert run("key", "list", "dave").stdout == ""
+    assert run("key", "revoke", "dave", shown["key_id"]).exit_code == EXIT_FAILED
+
+
+def test_a_key_for_nobody_is_refused(run) -> None:
+    assert run("key", "create", "nobody-there", "ci").exit_code == EXIT_FAILED
+    assert run("key", "create", "nobody-there", "ci", "--scope", "admin").exit_code == EXIT_USAGE

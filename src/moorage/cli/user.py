@@ -1,25 +1,19 @@
 """`moorage user`: accounts, directly in the database; also beside a running server."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Annotated
 
 import orjson
 import typer
-from pydantic import SecretStr
 
-from moorage.adapters.embedded_postgres import find_running_embedded_postgres
+from moorage.cli import user_keys
+from moorage.cli.accounts import with_identity
 from moorage.cli.asking import new_password
-from moorage.cli.terminal import explained, settings_or_exit
 from moorage.identity import Identity, User
-from moorage.runtime import open_identity
-from moorage.settings import Settings
-from moorage.telemetry import set_up_logging
 
 app = typer.Typer(
     add_completion=False, help="Create, list, disable and enable users, and set their passwords.", no_args_is_help=True
 )
+app.add_typer(user_keys.app, name="key")
 
 Name = Annotated[str, typer.Argument(metavar="NAME")]
 FromStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the password from stdin's first line")]
@@ -33,7 +27,7 @@ def create(
 ) -> None:
     """Create a user. The password is asked for twice, or read from stdin."""
     password = new_password(from_stdin=password_stdin)
-    _with_identity(lambda identity: identity.create_user(name, password, is_admin=admin))
+    with_identity(lambda identity: identity.create_user(name, password, is_admin=admin))
     typer.echo(f"Created {'the admin' if admin else 'the user'} {name}.")
 
 
@@ -41,28 +35,28 @@ def create(
 def passwd(name: Name, password_stdin: FromStdin = False) -> None:
     """Set a user's password; whoever is logged in as that user is logged out."""
     password = new_password(from_stdin=password_stdin)
-    _with_identity(lambda identity: identity.set_password(name, password))
+    with_identity(lambda identity: identity.set_password(name, password))
     typer.echo(f"The password of {name} is changed.")
 
 
 @app.command()
 def disable(name: Name) -> None:
     """Keep a user out, at once; sessions and files stay."""
-    _with_identity(lambda identity: identity.set_active(name, active=False))
+    with_identity(lambda identity: identity.set_active(name, active=False))
     typer.echo(f"{name} is disabled.")
 
 
 @app.command()
 def enable(name: Name) -> None:
     """Let a disabled user in again."""
-    _with_identity(lambda identity: identity.set_active(name, active=True))
+    with_identity(lambda identity: identity.set_active(name, active=True))
     typer.echo(f"{name} is enabled.")
 
 
 @app.command("list")
 def list_users(as_json: Annotated[bool, typer.Option("--json", help="One JSON object per line")] = False) -> None:
     """List all users."""
-    for user in _with_identity(_all_users):
+    for user in with_identity(_all_users):
         if as_json:
             shown = {"user_id": user.user_id, "admin": user.is_admin, "active": user.is_active}
             typer.echo(orjson.dumps({**shown, "created_at": user.created_at}))
@@ -78,26 +72,3 @@ async def _all_users(identity: Identity) -> list[User]:
         page = await identity.list_users(cursor=page.next_cursor)
         users += page.items
     return users
-
-
-def _with_identity[T](work: Callable[[Identity], Awaitable[T]]) -> T:
-    settings = settings_or_exit()
-    set_up_logging(level="WARNING")
-
-    async def run() -> T:
-        async with _identity(settings) as identity:
-            return await work(identity)
-
-    with explained():
-        return asyncio.run(run())
-
-
-@asynccontextmanager
-async def _identity(settings: Settings) -> AsyncGenerator[Identity]:
-    """The accounts. With the embedded Postgres: by the socket of a running server's, else started for the moment."""
-    if settings.database_url is None:
-        url = await asyncio.to_thread(find_running_embedded_postgres, settings.data_dir)
-        if url is not None:
-            settings = settings.model_copy(update={"database_url": SecretStr(url)})
-    async with open_identity(settings) as identity:
-        yield identity

@@ -209,7 +209,14 @@ class Identity:
         await self._store_password(user.user_id, checked, keep_keys=keep_keys)
 
     async def me(self, principal: Principal) -> User:
-        return await self._get(principal.user_id)
+        return await self.get(principal.user_id)
+
+    async def get(self, user_id: str) -> User:
+        """Raises NoSuchUser."""
+        user = await self._store.find(user_id)
+        if user is None:
+            raise NoSuchUser
+        return user
 
     async def set_password(self, user_id: str, password: str) -> None:
         """Set a user's password and end their tokens and API keys; raises WeakPassword or NoSuchUser."""
@@ -242,12 +249,6 @@ class Identity:
         if not await self._store.add_first_admin(opaque_digest(token), user_id, hashed):
             raise SetupRefused("This set-up link is not valid any more, or the username is taken")
         return user_id
-
-    async def _get(self, user_id: UserId) -> User:
-        user = await self._store.find(user_id)
-        if user is None:
-            raise NoSuchUser
-        return user
 
     def _tokens(self, user: User, refresh_token: str, family: UUID) -> Tokens:
         access = self._signer.issue(user, self._clock(), family=family)
