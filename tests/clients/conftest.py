@@ -28,16 +28,19 @@ class Account:
     headers: dict[str, str]
 
 
-@pytest.fixture(scope="module")
-async def url(request: pytest.FixtureRequest) -> AsyncGenerator[str]:
-    """Where the server is."""
-    if ELSEWHERE:
-        yield ELSEWHERE
-        return
-    database_url: str = request.getfixturevalue("database_url")
-    folder: Path = request.getfixturevalue("public_tmp_path") / uuid.uuid4().hex
-    async with running(make_settings(folder, database_url)) as server:
-        yield server.url
+if ELSEWHERE:
+
+    @pytest.fixture(scope="module")
+    def url() -> str:
+        return ELSEWHERE
+
+else:
+
+    @pytest.fixture(scope="module")
+    async def url(database_url: str, public_tmp_path: Path) -> AsyncGenerator[str]:
+        """Where a server is that has nothing in it."""
+        async with running(make_settings(public_tmp_path / uuid.uuid4().hex, database_url)) as server:
+            yield server.url
 
 
 @pytest.fixture

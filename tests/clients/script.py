@@ -45,10 +45,16 @@ SLOW = say(then=" ".join(str(number) for number in range(600)), pause=0.1)
 
 def texts(values: Any) -> list[str]:
     """What was said, as `type: text`, without the tools' results."""
-    return [
-        f"{one['type']}: {one['content']}" for one in values["messages"] if one["content"] and one["type"] != "tool"
-    ]
+    said = [(one["type"], text(one)) for one in values["messages"] if one["type"] != "tool"]
+    return [f"{kind}: {words}" for kind, words in said if words]
 
 
 def tool_results(values: Any) -> list[str]:
-    return [one["content"] for one in values["messages"] if one["type"] == "tool"]
+    return [text(one) for one in values["messages"] if one["type"] == "tool"]
+
+
+def text(message: Any) -> str:
+    """A message's text, whether its content is a string or blocks, as runs of the protocol's third version keep it."""
+    content = message["content"]
+    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    return "".join(block["text"] for block in blocks if block["type"] == "text")
