@@ -199,8 +199,9 @@ def _message(item: HistoryMessage, tools: Mapping[str, str]) -> Json:
 
 
 def _asking(state: ThreadState) -> str | None:
-    """The last task that stopped to ask."""
-    return next((task.id for task in reversed(state.tasks) if task.asks), None)
+    """The last task that stopped to ask, or is still to do: a change of the state forgets that it asked already."""
+    asking = [task for task in state.tasks if task.asks] or [task for task in state.tasks if task.result is None]
+    return asking[-1].id if asking else None
 
 
 def _task(task: TaskState, thread: Thread, interrupts: list[Json]) -> Json:

@@ -139,18 +139,28 @@ async def search_history(
 async def update_state(
     runtime: RuntimeDep, principal: PrincipalDep, thread: WireThreadDep, body: StateUpdate
 ) -> UpdatedState:
-    """Change the state. 409 while the thread is busy or waits for approval; 422 when the graph refuses the change."""
+    """Change the state. 409 while the thread is busy; 422 when the graph refuses the change.
+
+    What waits for approval goes on waiting.
+    """
     place = _place(body.checkpoint, principal, thread)
     if place.checkpoint_ns:
         raise RefusedField("checkpoint.checkpoint_ns", "only the thread's own graph can be changed")
-    values = body.values
-    if values is not None and values.get("messages") is not None:
-        values = {**values, "messages": read_messages(values["messages"])}
-    made = await runtime.runs.update_state(
-        thread, values, as_node=body.as_node, checkpoint_id=body.checkpoint_id or place.checkpoint_id
+    made = await change_state(
+        runtime, thread, body.values, as_node=body.as_node, checkpoint_id=body.checkpoint_id or place.checkpoint_id
     )
     saved = Saved(thread_id=thread.wire_id, checkpoint_ns="", checkpoint_id=made)
     return UpdatedState(checkpoint=saved, configurable=saved, checkpoint_id=made)
+
+
+async def change_state(
+    runtime: Runtime, thread: Thread, values: Json | None, *, as_node: str | None, checkpoint_id: str | None
+) -> str:
+    """Change the state as a client says; answers the new checkpoint's id. Raises what is wrong before anything runs."""
+    if values is not None and values.get("messages") is not None:
+        values = {**values, "messages": read_messages(values["messages"])}
+    await runtime.states.check_update(thread, as_node=as_node, checkpoint_id=checkpoint_id)
+    return await runtime.runs.update_state(thread, values, as_node=as_node, checkpoint_id=checkpoint_id)
 
 
 async def _shown(runtime: Runtime, thread: Thread, state: ThreadState, select: Sequence[str] | None) -> Response:

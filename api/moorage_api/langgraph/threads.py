@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from moorage.errors import InvalidPayload
 from moorage.runtime import Runtime
 from moorage.thread_lists import SortBy, ThreadFilter, ThreadQuery
 from moorage.threads import ExpiryStrategy, IfExists, Thread, ThreadRunStatus, Ttl
@@ -21,6 +22,7 @@ from moorage_api.langgraph.shapes import (
     shown_ttl,
     task_interrupts,
 )
+from moorage_api.langgraph.state import change_state
 
 router = APIRouter(prefix="/threads", tags=["langgraph"])
 
@@ -42,8 +44,25 @@ class TtlBody(BaseModel):
     strategy: Strategy = "delete"
 
 
+class Update(BaseModel):
+    """A change of the state as if the node `as_node` had made it."""
+
+    model_config = ConfigDict(extra="forbid")
+    values: Json | None = None
+    command: Any = None
+    as_node: Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Superstep(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    updates: Annotated[list[Update], Field(max_length=100)]
+
+
 class NewThread(BaseModel):
-    """`thread_id` may be a uuid that the client made up: the thread is then known by it."""
+    """`thread_id` may be a uuid that the client made up: the thread is then known by it.
+
+    `supersteps` give it a first state, one update after the other.
+    """
 
     model_config = ConfigDict(extra="forbid")
     thread_id: Id | None = None
@@ -51,7 +70,7 @@ class NewThread(BaseModel):
     graph_id: Annotated[str | None, Field(max_length=200)] = None
     if_exists: Literal["raise", "do_nothing"] | None = None
     ttl: TtlBody | Minutes | None = None
-    supersteps: Annotated[list[Json] | None, Field(max_length=1000)] = None
+    supersteps: Annotated[list[Superstep] | None, Field(max_length=100)] = None
 
 
 class ThreadChange(BaseModel):
@@ -122,8 +141,7 @@ class Storage(BaseModel):
 @router.post("", response_model=WireThread)
 async def create_thread(runtime: RuntimeDep, principal: PrincipalDep, body: NewThread) -> Response:
     """Open a thread. 409 `thread_exists` unless `if_exists` is `do_nothing`, 429 when the quota is used up."""
-    if body.supersteps:
-        raise RefusedField("supersteps", "give a new thread its first state with POST /threads/{thread_id}/state")
+    updates = _first_updates(body.supersteps or [])
     metadata = {**(body.metadata or {}), **({"graph_id": body.graph_id} if body.graph_id else {})}
     thread = await runtime.threads.ensure(
         principal,
@@ -132,6 +150,8 @@ async def create_thread(runtime: RuntimeDep, principal: PrincipalDep, body: NewT
         if_exists=IfExists(body.if_exists or IfExists.RAISE),
         ttl=_ttl(body.ttl),
     )
+    if updates and not thread.last_seq:
+        thread = await _begun(runtime, thread, updates, is_new=body.if_exists != "do_nothing")
     return answer(await _shown(runtime, thread))
 
 
@@ -236,6 +256,25 @@ async def _shown(runtime: Runtime, thread: Thread) -> Json:
     state = await runtime.states.latest(thread)
     pending = await runtime.approvals.pending(thread.owner_id, thread.thread_id)
     return shown_thread(thread, state.values if state.place else None, task_interrupts(state, pending))
+
+
+def _first_updates(supersteps: list[Superstep]) -> list[Update]:
+    for place, step in enumerate(supersteps):
+        if len(step.updates) != 1 or step.updates[0].command is not None:
+            raise RefusedField(f"supersteps.{place}", "takes exactly one update, without a command")
+    return [step.updates[0] for step in supersteps]
+
+
+async def _begun(runtime: Runtime, thread: Thread, updates: list[Update], *, is_new: bool) -> Thread:
+    """The thread in its first state. One that was made for it goes again when the graph refuses that state."""
+    try:
+        for update in updates:
+            await change_state(runtime, thread, update.values, as_node=update.as_node, checkpoint_id=None)
+    except InvalidPayload:
+        if is_new:
+            await runtime.threads.delete(thread)
+        raise
+    return await runtime.threads.reload(thread)
 
 
 def _ttl(given: TtlBody | float | None) -> Ttl | None:

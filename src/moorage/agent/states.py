@@ -7,16 +7,18 @@ from typing import Any, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
+from langgraph.constants import END
 from langgraph.types import PregelTask, StateSnapshot
 
 from moorage.agent.graph import Agents, CompiledAgent
 from moorage.agent.wire_json import to_json
 from moorage.assistants import Assistant
-from moorage.errors import AppError, NotFound
+from moorage.errors import AppError, InvalidPayload, NotFound
 from moorage.ids import ThreadId, UserId
 from moorage.threads import Thread
 
 _PART = 20
+_NO_NODES = (END, "__input__", "__copy__")  # what LangGraph's update_state takes for a node, too
 
 type OpenReader = Callable[[UserId, ThreadId], BaseCheckpointSaver[Any]]
 type LoadAssistant = Callable[[UserId, str], Awaitable[Assistant]]
@@ -27,6 +29,13 @@ class UnknownCheckpoint(NotFound):
 
     def __init__(self) -> None:
         super().__init__("This thread has no such checkpoint")
+
+
+class UnknownNode(InvalidPayload):
+    code = "unknown_node"
+
+    def __init__(self) -> None:
+        super().__init__("as_node: the thread's graph has no such node")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +123,16 @@ class States:
             return state
         newest = await self._read(graph, thread, Place(checkpoint_ns=place.checkpoint_ns), subgraphs=False)
         return replace(state, is_latest=newest.place is not None and newest.place.checkpoint_id == place.checkpoint_id)
+
+    async def check_update(self, thread: Thread, *, as_node: str | None, checkpoint_id: str | None) -> None:
+        """Raise UnknownNode or UnknownCheckpoint for an update of the state that could only fail, or begin nowhere."""
+        graph = await self._graph(thread)
+        if as_node is not None and as_node not in graph.nodes and as_node not in _NO_NODES:
+            raise UnknownNode
+        if checkpoint_id is not None:
+            saver = cast("BaseCheckpointSaver[Any]", cast("Any", graph).checkpointer)
+            if await saver.aget_tuple(_config(thread, Place(checkpoint_id))) is None:
+                raise UnknownCheckpoint
 
     async def values(self, thread: Thread) -> dict[str, Any] | None:
         """What the graph holds now; None when nothing was ever saved."""

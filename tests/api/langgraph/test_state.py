@@ -1,6 +1,7 @@
 """The states of a thread's graph on the LangGraph wire: now, at a checkpoint, and their history."""
 
 import uuid
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -71,7 +72,7 @@ async def test_history_goes_back_to_the_input_and_each_state_can_be_read_by_its_
     history = await get(alice, f"/threads/{thread}/history", limit=100)
     assert [len(said(history[0])), len(said(history[-1]))] == [4, 0]
     assert history[-1]["parent_checkpoint"] is None
-    for newer, older in zip(history, history[1:], strict=False):
+    for newer, older in pairwise(history):
         assert newer["parent_checkpoint_id"] == older["checkpoint_id"]
     for state in history[:: len(history) // 3]:
         assert await get(alice, f"/threads/{thread}/state/{state['checkpoint_id']}") == state
@@ -184,3 +185,67 @@ async def test_the_state_of_others_is_not_read(new_user: NewUser):
         assert (await al.client.get(f"/threads/{theirs}/{path}")).status_code == 403
     for path in ("state", "state/checkpoint", "history", "copy"):
         assert (await al.client.post(f"/threads/{theirs}/{path}", json={"checkpoint": {}})).status_code == 403
+
+
+async def test_a_change_of_the_state_is_a_state_of_its_own(alice: User):
+    thread = await new_thread(alice, SAYS_HI)
+    before = await get(alice, f"/threads/{thread}/state")
+    todos = [{"content": "look", "status": "pending"}]
+    made = await post(alice, f"/threads/{thread}/state", values={"todos": todos})
+    state = await get(alice, f"/threads/{thread}/state")
+    assert made["checkpoint"] == made["configurable"] == state["checkpoint"]
+    assert made["checkpoint_id"] == state["checkpoint_id"]
+    assert (state["values"]["todos"], state["parent_checkpoint_id"]) == (todos, before["checkpoint_id"])
+    assert state["metadata"]["source"] == "update"
+    assert said(state) == said(before)
+
+
+async def test_a_change_may_start_from_an_older_checkpoint_and_the_conversation_goes_on_from_there(alice: User):
+    thread = await new_thread(alice, SAYS_HI, SAYS_HI)
+    first = next(item for item in await get(alice, f"/threads/{thread}/history", limit=100) if len(said(item)) == 2)
+    message = {"role": "user", "content": "n=2"}
+    await post(alice, f"/threads/{thread}/state", values={"messages": [message]}, checkpoint=first["checkpoint"])
+    state = await get(alice, f"/threads/{thread}/state")
+    assert said(state) == [SAYS_HI, "hi there", "n=2"]
+    assert state["parent_checkpoint_id"] == first["checkpoint_id"]
+    await alice.chat(f"alice-{thread}", SAYS_HI)
+    assert said(await get(alice, f"/threads/{thread}/state")) == [SAYS_HI, "hi there", "n=2", SAYS_HI, "hi there"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"values": {}, "as_node": "bogus"},
+        {"values": {"messages": "\u0007", "todos": "nonsense"}, "as_node": "model", "bogus": 1},
+        {"values": {"messages": [{"lc": 1, "type": "constructor", "id": ["x"], "kwargs": {}}]}},
+        {"values": {"messages": [{"type": "bogus"}]}},
+        {"values": {}, "checkpoint": {"checkpoint_ns": "tools:x"}},
+        {"values": {}, "checkpoint_id": "nonsense"},
+        {"values": []},
+    ],
+)
+async def test_a_change_that_cannot_be_made_is_refused_and_changes_nothing(alice: User, body: dict[str, Any]):
+    thread = await new_thread(alice, SAYS_HI)
+    before = await get(alice, f"/threads/{thread}/state")
+    reply = await alice.client.post(f"/threads/{thread}/state", json=body)
+    assert reply.status_code in (404, 422), reply.text
+    assert await get(alice, f"/threads/{thread}/state") == before
+    assert (await get(alice, f"/threads/{thread}"))["status"] == "idle"
+
+
+async def test_the_state_of_a_new_thread_can_be_given(alice: User):
+    thread = await new_thread(alice)
+    await post(alice, f"/threads/{thread}/state", values={"messages": [{"type": "human", "content": "hi"}]})
+    assert said(await get(alice, f"/threads/{thread}")) == ["hi"]
+
+
+async def test_what_waits_for_approval_goes_on_waiting_when_the_state_is_changed(alice: User):
+    thread = await new_thread(alice)
+    await alice.play(f"alice-{thread}", ("execute", {"command": "echo approved"}), then="ran it")
+    [before] = (await get(alice, f"/threads/{thread}/state"))["interrupts"]
+    await post(alice, f"/threads/{thread}/state", values={"todos": [{"content": "look", "status": "pending"}]})
+    state = await get(alice, f"/threads/{thread}/state")
+    assert state["interrupts"] == state["tasks"][-1]["interrupts"] == [before]
+    await alice.resume(f"alice-{thread}", action="continue")
+    assert said(await get(alice, f"/threads/{thread}/state"))[-1] == "ran it"
+    assert "approved" in said(await get(alice, f"/threads/{thread}/state"))[-2]

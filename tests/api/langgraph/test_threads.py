@@ -270,7 +270,30 @@ async def test_a_deleted_thread_is_gone_with_its_workspace(server: Server, alice
     assert not list(server.workspaces.rglob(f"*{thread}*"))
 
 
-async def test_a_first_state_is_refused_by_name(alice: User):
-    body = {"supersteps": [{"updates": [{"values": {"messages": []}, "as_node": "__input__"}]}]}
-    refused = await post(alice, "/threads", 422, **body)
-    assert "supersteps" in refused["detail"]
+async def test_a_thread_may_be_given_its_first_state(alice: User):
+    hi = {"type": "human", "content": "hi"}
+    todos = [{"content": "look", "status": "pending"}]
+    steps = [({"messages": [hi]}, "__input__"), ({"messages": [hi]}, "__start__"), ({"todos": todos}, "model")]
+    supersteps = [{"updates": [{"values": values, "command": None, "as_node": node}]} for values, node in steps]
+    thread = await post(alice, "/threads", supersteps=supersteps)
+    assert [message["content"] for message in thread["values"]["messages"]] == ["hi"]
+    assert thread["values"]["todos"] == todos
+    await alice.chat(thread["thread_id"], SAYS_HI)
+    shown = await get(alice, f"/threads/{thread['thread_id']}")
+    assert [message["content"] for message in shown["values"]["messages"]] == ["hi", SAYS_HI, "hi there"]
+
+
+@pytest.mark.parametrize(
+    "updates",
+    [
+        [],
+        [{"values": {}, "as_node": "model"}] * 2,
+        [{"values": {}, "as_node": "model", "command": {"goto": "tools"}}],
+        [{"values": {}, "as_node": "bogus"}],
+        [{"values": {"messages": [{"type": "bogus"}]}, "as_node": "model"}],
+    ],
+)
+async def test_a_first_state_that_cannot_be_makes_no_thread(alice: User, updates: list[Any]):
+    bare = str(uuid.uuid4())
+    await post(alice, "/threads", 422, thread_id=bare, supersteps=[{"updates": updates}])
+    assert (await alice.client.get(f"/threads/{bare}")).status_code == 404

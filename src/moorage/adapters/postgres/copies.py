@@ -39,9 +39,10 @@ COPY_CHECKPOINTS: tuple[LiteralString, ...] = (
 # Events are not copied: the first one of the copy comes after the last message's position.
 _COPY_THREAD = """
 INSERT INTO threads
-    (thread_id, owner_id, title, assistant_id, message_count, turn_count, first_seq, last_seq, graph_open, metadata)
+    (thread_id, owner_id, title, assistant_id, message_count, turn_count, first_seq, last_seq, graph_open, metadata,
+    state_values, state_updated_at)
 SELECT %(target)s, owner_id, COALESCE(%(title)s, title), assistant_id, message_count, turn_count, last_seq + 1,
-    last_seq, graph_open, metadata
+    last_seq, graph_open, metadata, state_values, state_updated_at
 FROM threads WHERE thread_id = %(source)s
 """
 
