@@ -10,9 +10,10 @@ from moorage.errors import InvalidPayload
 from moorage.events import EventType, StoredEvent
 from moorage.ids import RunId, ThreadId
 from moorage.run_request import Record
-from moorage_api.langgraph.legacy import LegacyProjection, records_for
+from moorage_api.langgraph.legacy import LegacyProjection
 from moorage_api.langgraph.legacy_frames import START, FrameId, frame_id
 from moorage_api.langgraph.legacy_places import ShownRun
+from moorage_api.langgraph.modes import read_modes, records_for
 
 THREAD = ThreadId("alice-550e8400-e29b-41d4-a716-446655440000")
 RUN = ShownRun(RunId("run-1"), "550e8400-e29b-41d4-a716-446655440000", "assistant-1", recorded=frozenset(Record))
@@ -367,3 +368,23 @@ def test_modes_say_what_a_run_must_record() -> None:
     assert records_for(["messages-tuple", "custom"]) == ()
     assert records_for(["updates", "values"]) == (Record.VALUES, Record.UPDATES)
     assert records_for(["debug"]) == (Record.VALUES, Record.TASKS, Record.CHECKPOINTS)
+
+
+@pytest.mark.parametrize(
+    ("given", "modes"),
+    [
+        (None, ()),
+        ([""], ()),
+        (["values", "updates", "values"], ("values", "updates")),
+        (['["values","messages-tuple"]'], ("values", "messages-tuple")),
+        (["values,updates"], ("values", "updates")),
+    ],
+)
+def test_modes_are_read_as_the_clients_write_them(given: list[str] | None, modes: tuple[str, ...]) -> None:
+    assert read_modes(given) == modes
+
+
+@pytest.mark.parametrize("given", ["everything", "[1]", '["values"', "[[]]", "values, updates"])
+def test_modes_that_nobody_knows_are_refused(given: str) -> None:
+    with pytest.raises(InvalidPayload):
+        read_modes([given])

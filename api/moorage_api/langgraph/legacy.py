@@ -19,30 +19,15 @@ from moorage_api.langgraph.legacy_graph import GraphFrames
 from moorage_api.langgraph.legacy_messages import MessageReader, MessageView
 from moorage_api.langgraph.legacy_places import Places, ShownRun
 from moorage_api.langgraph.legacy_views import Chunks, DerivedUpdates, Snapshots
+from moorage_api.langgraph.modes import records_for as records_for
 from moorage_api.langgraph.values import LoadState, StateFold, Values
 
 type LoadFinal = Callable[[], Awaitable[Values]]
 """The state in which a run left its thread, for runs whose states were not recorded."""
 
-DEFAULT_MODES = ("values",)
-
-_NEEDS: dict[str, frozenset[Record]] = {
-    "values": frozenset({Record.VALUES}),
-    "updates": frozenset({Record.UPDATES}),
-    "tasks": frozenset({Record.TASKS, Record.VALUES}),
-    "checkpoints": frozenset({Record.CHECKPOINTS, Record.VALUES}),
-    "debug": frozenset({Record.TASKS, Record.CHECKPOINTS, Record.VALUES}),
-    "events": frozenset({Record.VALUES}),
-}
 _BEFORE_IT_RUNS = frozenset({EventType.MESSAGE_RECEIVED, EventType.DECISION})
 _RUNS_ONLY = frozenset({"lifecycle"})
 _ERRORS = {"step_limit": "GraphRecursionError"}
-
-
-def records_for(modes: Collection[str]) -> tuple[Record, ...]:
-    """What of LangGraph's own streams a run has to record, so that its streams in these modes are exact."""
-    needed = frozenset[Record]().union(*(_NEEDS.get(mode, frozenset()) for mode in modes))
-    return tuple(record for record in Record if record in needed)
 
 
 def error_body(problem: dict[str, Any]) -> dict[str, Any]:

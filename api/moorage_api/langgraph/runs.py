@@ -18,7 +18,8 @@ from moorage.runtime import Runtime
 from moorage.threads import Thread
 from moorage_api.deps import PrincipalDep, RecheckDep, RuntimeDep
 from moorage_api.langgraph.deps import WireThreadDep
-from moorage_api.langgraph.requests import RunBody, StreamMode
+from moorage_api.langgraph.modes import THREAD_MODES, read_modes
+from moorage_api.langgraph.requests import RunBody
 from moorage_api.langgraph.starts import StartedRun, start_on, start_stateless, thread_for
 from moorage_api.langgraph.streams import Source, run_result, run_stream, thread_stream
 
@@ -30,6 +31,7 @@ type WireStatus = Literal["pending", "running", "error", "success", "timeout", "
 type ThreadPath = Annotated[str, Path(max_length=100)]
 type RunPath = Annotated[str, Path(max_length=100)]
 type LastEventIdHeader = Annotated[str | None, Header(alias="Last-Event-ID", max_length=100)]
+type ModesQuery = Annotated[list[Annotated[str, Field(max_length=1000)]] | None, Query(max_length=20)]
 type Action = Literal["interrupt", "rollback"]
 type RunField = Literal[
     "run_id", "thread_id", "assistant_id", "created_at", "updated_at", "status", "metadata", "kwargs",
@@ -162,7 +164,7 @@ async def join_run_stream(
     thread: WireThreadDep,
     recheck: RecheckDep,
     run_id: RunPath,
-    stream_mode: Annotated[list[StreamMode] | None, Query(max_length=20)] = None,
+    stream_mode: ModesQuery = None,
     cancel_on_disconnect: bool = False,
     last_event_id: LastEventIdHeader = None,
 ) -> Response:
@@ -171,7 +173,7 @@ async def join_run_stream(
     return run_stream(
         Source(runtime, thread, recheck),
         run,
-        modes=stream_mode or [],
+        modes=read_modes(stream_mode),
         subgraphs=bool(run.kwargs.get("subgraphs")),
         last_event_id=last_event_id,
         on_disconnect=_stopper(runtime, run, wanted=cancel_on_disconnect),
@@ -183,11 +185,11 @@ async def join_thread_stream(
     runtime: RuntimeDep,
     thread: WireThreadDep,
     recheck: RecheckDep,
-    stream_mode: Annotated[list[Literal["run_modes", "lifecycle", "state_update"]] | None, Query(max_length=3)] = None,
+    stream_mode: ModesQuery = None,
     last_event_id: LastEventIdHeader = None,
 ) -> Response:
     """Stream all runs of the thread as they come; never ends by itself."""
-    modes = stream_mode or ["run_modes"]
+    modes = read_modes(stream_mode, known=THREAD_MODES) or ("run_modes",)
     return thread_stream(Source(runtime, thread, recheck), modes=modes, last_event_id=last_event_id)
 
 
@@ -262,7 +264,7 @@ async def join_stateless_stream(
     principal: PrincipalDep,
     recheck: RecheckDep,
     run_id: RunPath,
-    stream_mode: Annotated[list[StreamMode] | None, Query(max_length=20)] = None,
+    stream_mode: ModesQuery = None,
     last_event_id: LastEventIdHeader = None,
 ) -> Response:
     """Come back to the stream of a stateless run, for as long as its thread is there."""
@@ -271,7 +273,7 @@ async def join_stateless_stream(
     return run_stream(
         Source(runtime, thread, recheck),
         run,
-        modes=stream_mode or [],
+        modes=read_modes(stream_mode),
         subgraphs=bool(run.kwargs.get("subgraphs")),
         last_event_id=last_event_id,
         stateless=True,

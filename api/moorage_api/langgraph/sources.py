@@ -10,9 +10,10 @@ from moorage.events import StoredEvent
 from moorage.runs.run import Run
 from moorage.runtime import Runtime
 from moorage.threads import Thread
-from moorage_api.langgraph.legacy import DEFAULT_MODES, LegacyProjection, records_for
+from moorage_api.langgraph.legacy import LegacyProjection
 from moorage_api.langgraph.legacy_frames import FrameId
 from moorage_api.langgraph.legacy_places import ShownRun
+from moorage_api.langgraph.modes import DEFAULT_MODES, records_for
 from moorage_api.langgraph.values import Values
 from moorage_api.sse import Recheck
 
