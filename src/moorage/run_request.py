@@ -21,9 +21,10 @@ class RunRequest:
 
     `messages` are LangChain messages in JSON, each with an id; `values` the rest of the graph's input. With neither the
     graph is entered where it stands. `update` and `goto` are those of a LangGraph command; `checkpoint_id` is where the
-    run branches off. `interrupt_before` and `interrupt_after` name nodes, "*" all. `kwargs` is what the client sent, as
-    it is shown; `thread_metadata` is added to the thread's. An `ephemeral` run takes its thread with it when it ends.
-    A `state_update` (`{values, as_node?, checkpoint_id?}`) changes the thread's state and runs nothing.
+    run branches off. `interrupt_before` and `interrupt_after` name nodes, "*" all. `context` is what the run changes of
+    its assistant's, `thread_metadata` is added to the thread's. `kwargs` is what the client sent, as it is shown. An
+    `ephemeral` run takes its thread with it when it ends. A `state_update` (`{values, as_node?, checkpoint_id?}`)
+    changes the thread's state and runs nothing.
     """
 
     assistant_id: str | None = None
@@ -35,6 +36,7 @@ class RunRequest:
     interrupt_before: tuple[str, ...] = ()
     interrupt_after: tuple[str, ...] = ()
     record: tuple[Record, ...] = ()
+    context: Mapping[str, Any] = field(default_factory=dict[str, Any])
     recursion_limit: int | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
     kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -59,6 +61,7 @@ class RunRequest:
             "checkpoint_id": self.checkpoint_id,
             "interrupt_before": list(self.interrupt_before),
             "interrupt_after": list(self.interrupt_after),
+            "context": dict(self.context),
             "record": [kind.value for kind in self.record],
             "recursion_limit": self.recursion_limit,
         }

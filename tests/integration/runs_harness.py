@@ -89,7 +89,7 @@ class Harbor:
     async def _remove(self, thread_id: ThreadId) -> None:
         self.removed.append(thread_id)
 
-    async def _assistant(self, _owner: UserId, assistant_id: str) -> Assistant:
+    async def _assistant(self, _owner: UserId, assistant_id: str, _context: Any) -> Assistant:
         return get_assistant(assistant_id)
 
     async def _clean(self, thread_id: ThreadId) -> None:

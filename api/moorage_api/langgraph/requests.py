@@ -14,6 +14,8 @@ from moorage.runs.run import BusyPolicy
 from moorage.threads import Thread
 from moorage.webhooks import check_webhook
 
+# Of a configurable: where a run stands. The server alone says that; what else is in it is the assistant's context.
+PLACES = frozenset({"thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map", "run_id", "user_id", "tags"})
 LONGEST_DELAY_SECONDS = 365 * 24 * 3600
 
 type JsonObject = dict[str, Any]
@@ -127,7 +129,10 @@ def run_request(
     Raises InvalidPayload, naming the field, for what cannot be honoured or points elsewhere.
     """
     _refuse_unsupported(body)
-    check_place(body.config.configurable if body.config else None, "config.configurable", principal, thread)
+    configurable = (body.config.configurable if body.config else None) or {}
+    check_place(
+        {key: configurable[key] for key in configurable if key in PLACES}, "config.configurable", principal, thread
+    )
     command = body.command or CommandBody()
     given = _input(body.input) if command == CommandBody() else {}
     update = _update(command)
@@ -141,6 +146,7 @@ def run_request(
         interrupt_before=_nodes(body.interrupt_before),
         interrupt_after=_nodes(body.interrupt_after),
         record=tuple(record),
+        context=run_context(body),
         recursion_limit=body.config.recursion_limit if body.config else None,
         metadata=body.metadata or {},
         kwargs=_kwargs(body),
@@ -157,7 +163,7 @@ def _kwargs(body: RunPayload) -> dict[str, Any]:
         "input": body.input,
         "command": body.command.model_dump(mode="json", exclude_unset=True) if body.command else None,
         "config": body.config.model_dump(mode="json", exclude_unset=True) if body.config else {},
-        "context": {},
+        "context": run_context(body),
         "stream_mode": body.modes,
         "interrupt_before": body.interrupt_before,
         "interrupt_after": body.interrupt_after,
@@ -171,10 +177,14 @@ def _kwargs(body: RunPayload) -> dict[str, Any]:
 def _refuse_unsupported(body: RunPayload) -> None:
     if body.feedback_keys:
         raise RefusedField("feedback_keys", "needs LangSmith, which this server does not use")
-    if body.context:
-        raise RefusedField("context", "belongs to the assistant: save it there")
     if body.command is not None and body.command.resume is not None and (body.command.update or body.command.goto):
         raise RefusedField("command", "takes either resume, or update and goto")
+
+
+def run_context(body: RunPayload) -> dict[str, Any]:
+    """What the run changes of its assistant: its context, and what older clients put into the configurable."""
+    configurable = (body.config.configurable if body.config else None) or {}
+    return {key: item for key, item in configurable.items() if key not in PLACES} | (body.context or {})
 
 
 def check_place(place: Mapping[str, Any] | None, field: str, principal: Principal, thread: Thread | None) -> None:
@@ -195,8 +205,7 @@ def check_place(place: Mapping[str, Any] | None, field: str, principal: Principa
             case "checkpoint_ns" if not value:
                 continue
             case _:
-                name = key if key.isidentifier() and len(key) < 100 else "?"
-                raise RefusedField(f"{field}.{name}", "is not taken here: what an assistant does is saved with it")
+                raise RefusedField(f"{field}.{key}", "is for the server to set")
 
 
 def _is_same(text: str, principal: Principal, thread: Thread | None) -> bool:

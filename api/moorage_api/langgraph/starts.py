@@ -15,7 +15,7 @@ from moorage.runtime import Runtime
 from moorage.threads import IfExists, Thread
 from moorage_api.langgraph.batching import unfold
 from moorage_api.langgraph.legacy import records_for
-from moorage_api.langgraph.requests import RunBody, run_request
+from moorage_api.langgraph.requests import RunBody, run_context, run_request
 
 VIA = "langgraph"
 
@@ -38,9 +38,7 @@ async def thread_for(runtime: Runtime, principal: Principal, thread_id: str, bod
 
 async def start_on(runtime: Runtime, principal: Principal, thread: Thread, body: RunBody) -> StartedRun:
     """Start a run on this thread: with input, or, when the command resumes, as the answer to what waits."""
-    if body.resumes:
-        principal.require(Scope.APPROVE)
-    assistant = await runtime.assistants.get(principal.user_id, body.assistant_id)
+    assistant = await _assistant(runtime, principal, body)
     request = run_request(
         body,
         record=_record(body),
@@ -55,7 +53,7 @@ async def start_on(runtime: Runtime, principal: Principal, thread: Thread, body:
 
 async def start_stateless(runtime: Runtime, principal: Principal, body: RunBody) -> StartedRun:
     """Start a run on a thread of its own, which goes with it unless the body keeps it."""
-    assistant = await runtime.assistants.get(principal.user_id, body.assistant_id)
+    assistant = await _assistant(runtime, principal, body)
     request = run_request(
         body,
         record=_record(body),
@@ -83,6 +81,15 @@ async def start_request(
         return _as_run(thread, decided.run_id, decided.first_seq, body, request, RunKind.RESUME)
     started = await runtime.runs.start(thread, None, policy=body.policy, request=request)
     return _as_run(thread, started.run_id, started.first_seq, body, request, RunKind.MESSAGE)
+
+
+async def _assistant(runtime: Runtime, principal: Principal, body: RunBody) -> Assistant:
+    assistant = await runtime.assistants.get(principal.user_id, body.assistant_id)
+    if context := run_context(body):
+        if "approvals" in context:
+            principal.require(Scope.APPROVE)
+        runtime.assistants.overridden(assistant, context)
+    return assistant
 
 
 def thread_metadata(assistant: Assistant) -> dict[str, str]:

@@ -164,6 +164,12 @@ class Assistants:
             self._policy.check_models(assistant)
         return assistant
 
+    def overridden(self, assistant: Assistant, context: Mapping[str, Any]) -> Assistant:
+        """The assistant with what one run changes of it; raises InvalidContext or ModelNotAllowed."""
+        changed = replace(assistant, context={**assistant.context, **context})
+        self._policy.check(changed)
+        return changed
+
     async def search(
         self,
         owner: UserId,

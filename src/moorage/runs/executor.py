@@ -1,7 +1,7 @@
 """Executes one claimed run: streams its agent into the event log, and decides how it ended."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,7 +26,7 @@ _WINDOW_PER_RUN = 0.001
 log = get_logger(__name__)
 
 type OpenJournal = Callable[[ClaimedRun], Awaitable[Journal]]
-type LoadAssistant = Callable[[UserId, str], Awaitable[Assistant]]
+type LoadAssistant = Callable[[UserId, str, Mapping[str, Any] | None], Awaitable[Assistant]]
 type KillLeftovers = Callable[[ThreadId], Awaitable[None]]
 
 
@@ -84,7 +84,7 @@ class Executor:
         load_assistant: LoadAssistant,
         kill_leftovers: KillLeftovers,
     ) -> None:
-        """`load_assistant` answers the assistant with this id, of this user or the system's; raises UnknownAssistant.
+        """`load_assistant` answers a user's assistant, or the system's, with what a run changes of it.
 
         `kill_leftovers` ends what a lost worker may have left running in a thread's sandbox.
         """
@@ -156,7 +156,8 @@ class Executor:
             await self._kill_leftovers(run.claim.thread_id)
         journal = await self._open_journal(run)
         context = RunContext(journal, max_steps=limits.max_steps, token_budget=limits.token_budget)
-        assistant = await self._load_assistant(run.claim.owner_id, run.assistant_id)
+        changes = run.input.get("graph", {}).get("context")
+        assistant = await self._load_assistant(run.claim.owner_id, run.assistant_id, changes)
         outbox = Outbox(self._log, run.claim, window=self._window)
         if run.kind is RunKind.UPDATE:
             await self._log.append(

@@ -1,5 +1,6 @@
 """The agents, and where their models come from."""
 
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -49,9 +50,20 @@ def assistant_policy(settings: Settings, agents: Agents) -> Policy:
     return Policy(frozenset(allowed), settings.approvals_allow_auto, agents.check_model)
 
 
-async def load_for_run(assistants: Assistants, agents: Agents, owner: UserId, assistant_id: str) -> Assistant:
-    """The assistant of a run, its agent ready; raises UnknownAssistant, ModelNotAllowed or UnknownModel."""
+async def load_for_run(
+    assistants: Assistants,
+    agents: Agents,
+    owner: UserId,
+    assistant_id: str,
+    context: Mapping[str, Any] | None = None,
+) -> Assistant:
+    """The assistant of a run, its agent ready; raises UnknownAssistant, ModelNotAllowed or UnknownModel.
+
+    `context` is what the run changes of it.
+    """
     assistant = await assistants.load(owner, assistant_id)
+    if context:
+        assistant = assistants.overridden(assistant, context)
     await agents.prepare(assistant)
     return assistant
 
