@@ -252,7 +252,8 @@ class Projection:
             yield "input.requested", self._scope(run, item), told
 
     def _decision(self, _event: StoredEvent, run: _Run, data: Data) -> Iterator[Told]:
-        run.decided.add(data["call_id"])
+        if data["type"] in ("approve", "edit"):
+            run.decided.add(data["call_id"])
         if "executed_input" in data:
             run.given[data["call_id"]] = data["executed_input"]
         if "interrupt_id" in data:

@@ -12,12 +12,12 @@ from moorage.approvals import InterruptDecided, InterruptNotFound, NothingPendin
 from moorage.errors import AppError, InvalidInput, PermissionDenied, Unauthenticated, Unavailable
 from moorage.identity import Principal, Scope
 from moorage.ids import ThreadId
+from moorage.run_request import Record
 from moorage.runs.run import RunNotFound
 from moorage.runtime import Runtime
 from moorage.threads import IfExists, Thread, ThreadNotFound
 from moorage_api.errors import field_errors
 from moorage_api.langgraph.batching import unfold
-from moorage_api.langgraph.legacy import records_for
 from moorage_api.langgraph.requests import RunBody, run_request
 from moorage_api.langgraph.starts import VIA, start_on
 from moorage_api.langgraph.v3_frames import first_frame
@@ -153,9 +153,7 @@ class Commands:
         ]
         more = {key: params[key] for key in ("config", "metadata") if params.get(key) is not None}
         body = _run_body({"assistant_id": thread.assistant_id, **more}, resumes=False)
-        request = run_request(
-            body, record=records_for(_RECORDED), principal=self._principal, thread=thread, assistant_id=None
-        )
+        request = run_request(body, record=tuple(Record), principal=self._principal, thread=thread, assistant_id=None)
         answers = unfold(pending, responses)
         decided = await self._runtime.approvals.answer(thread.owner_id, thread.thread_id, answers, via=VIA, run=request)
         return Done({}, first_frame(decided.first_seq) - 1)
