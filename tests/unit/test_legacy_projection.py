@@ -289,6 +289,13 @@ async def test_checkpoints_name_the_thread_as_its_client_does_and_hold_its_state
     assert debug["payload"]["checkpoint"]["checkpoint_id"] == CHECKPOINT
 
 
+async def test_the_checkpoint_of_an_input_holds_the_state_before_it() -> None:
+    place = {"configurable": {"thread_id": THREAD, "checkpoint_ns": "", "checkpoint_id": CHECKPOINT}}
+    data = {"config": place, "metadata": {"step": 4}, "next": ["__start__"], "parent_config": place, "tasks": []}
+    frames = await shown(Log().started().graph("checkpoints", data).ended(), "checkpoints")
+    assert named(frames, "checkpoints")[0]["values"] == await load(CHECKPOINT)
+
+
 async def test_commands_speak_while_they_run() -> None:
     output = {"call_id": "c1", "stream": "stdout", "delta": "one\n", "agent": "agent"}
     frames = await shown(Log().started().add("tool_output", output).ended(), "custom")

@@ -51,7 +51,7 @@ class GraphFrames:
             case "tasks":
                 self._task(ns, data)
             case "checkpoints":
-                self._checkpoint(ns, data)
+                await self._checkpoint(ns, data)
             case _:
                 return
 
@@ -72,16 +72,19 @@ class GraphFrames:
         self._show("tasks", ns, data)
         self._debug("task" if starts else "task_result", ns, data, step=self._steps.get(ns, -1) + 1)
 
-    def _checkpoint(self, ns: Namespace, data: dict[str, Any]) -> None:
+    async def _checkpoint(self, ns: Namespace, data: dict[str, Any]) -> None:
         place, parent = self._named(data["config"]), self._named(data["parent_config"])
         if not ns:
             self._fold.stands_at(place["checkpoint_id"])
         step: int = data["metadata"].get("step", 0)
         self._steps[ns] = step
+        if self._modes.isdisjoint(("checkpoints", "debug")):
+            return
         payload = {
             "config": {"configurable": place},
             "parent_config": {"configurable": parent} if parent else None,
-            "values": self._fold.values(ns) or {},
+            "values": self._fold.values(ns)
+            or ({} if ns or not parent else await self._fold.at(place["checkpoint_id"])),
             "metadata": data["metadata"],
             "next": data["next"],
             "tasks": [{**task, "state": None} for task in data["tasks"]],

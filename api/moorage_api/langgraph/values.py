@@ -37,6 +37,11 @@ class StateFold:
         """The root's values are those of this checkpoint now."""
         self._stands_at = checkpoint_id
 
+    async def at(self, checkpoint_id: str) -> Values:
+        """The root's values in a checkpoint, where no change has been told yet."""
+        known = self._values.get(())
+        return known if known is not None else await self._load(checkpoint_id)
+
     def values(self, ns: Sequence[str] = ()) -> Values | None:
         """What is known of a namespace; None when nothing was told of it."""
         return self._values.get(tuple(ns))
