@@ -168,7 +168,7 @@ async def test_what_waits_for_approval_ends_the_turn_and_says_how_to_answer(
     assert "`execute`" in said
     assert "echo approved > it.txt" in said
     assert f"{server.url}/api/approvals/{approval['id']}" in said
-    assert f"{server.url}/app/threads/{mine}" in said
+    assert f"{server.url}/app/threads/alice-{mine}" in said
     assert chunks[-1].choices[0].finish_reason == "stop"
 
 

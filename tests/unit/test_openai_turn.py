@@ -124,6 +124,13 @@ def test_what_the_model_wrote_does_not_end_the_block_that_shows_it() -> None:
     assert said.count("`````") == 2
 
 
+def test_what_hides_in_the_arguments_is_told() -> None:
+    warning = {"field": "command", "characters": ["U+200B ZERO WIDTH SPACE"], "count": 2}
+    item = {"id": "i", "tool_name": "execute", "tool_input": {}, "digest": "d", "facts": {"warnings": [warning]}}
+    said = approval_needed([item], base_url="http://h", thread_id="t")
+    assert "Careful: `command` holds 2 hidden characters (U+200B ZERO WIDTH SPACE)." in said
+
+
 def test_long_arguments_are_shortened() -> None:
     assert len(step_begins("write_file", {"content": "x" * 10_000})) < 400
 

@@ -125,7 +125,7 @@ async def _start(
         return await runtime.runs.start(thread, content, policy=body.multitask_strategy, request=asked)
     except ApprovalPending:
         pending = [seen_by_human(item) for item in await runtime.approvals.pending(thread.owner_id, thread.thread_id)]
-        detail = still_waiting(pending, base_url=base_url, thread_id=thread.wire_id)
+        detail = still_waiting(pending, base_url=base_url, thread_id=thread.thread_id)
         raise ApprovalPending(detail) from None
 
 
@@ -186,7 +186,7 @@ class Answer:
         if self._turn.error is not None:
             raise self._failed(*self._turn.error)
         if self._turn.interrupts:
-            words = approval_needed(self._turn.interrupts, base_url=self._base_url, thread_id=self._thread.wire_id)
+            words = approval_needed(self._turn.interrupts, base_url=self._base_url, thread_id=self._thread.thread_id)
             yield [self._turn.add(words)]
 
     async def _batches(self) -> AsyncGenerator[list[StoredEvent]]:

@@ -28,8 +28,9 @@ def approval_needed(interrupts: Sequence[Mapping[str, Any]], *, base_url: str, t
         f"**Approval needed.** I stopped, because a human decides what happens next:\n\n{asked}\n\n"
         f"Answer in the browser: {base_url}/app/threads/{thread_id}\n\n"
         "Or over the API: POST the decision to the approval's address with `/decision` behind it, for example"
-        ' `{"type":"approve"}`, `{"type":"reject","message":"why"}`, or `{"type":"edit","edited_action":{"name":...,'
-        '"args":{...}}}`. I go on as soon as that is done; then ask me here what came of it.'
+        ' `{"type":"approve","digest":"..."}`, `{"type":"reject","message":"why"}`, or'
+        ' `{"type":"edit","edited_action":{"name":"...","args":{...}}}`. I go on as soon as that is done; then ask me'
+        " here what came of it."
     )
 
 
@@ -49,8 +50,16 @@ def _question(item: Mapping[str, Any], base_url: str) -> str:
     while fence in arguments:  # what the model wrote must not end the block that shows it
         fence += "`"
     return (
-        f"`{item['tool_name']}` with\n\n{fence}json\n{arguments}\n{fence}\n\n"
+        f"`{item['tool_name']}` with\n\n{fence}json\n{arguments}\n{fence}\n\n{_warnings(item)}"
         f"{base_url}/api/approvals/{item['id']} (digest `{item['digest']}`)"
+    )
+
+
+def _warnings(item: Mapping[str, Any]) -> str:
+    """What the arguments hold that a reader cannot see."""
+    return "".join(
+        f"Careful: `{found['field']}` holds {found['count']} hidden characters ({', '.join(found['characters'])}).\n\n"
+        for found in item.get("facts", {}).get("warnings", [])
     )
 
 
