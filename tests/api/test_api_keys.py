@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -12,6 +13,7 @@ from tests.api.test_routes import ACCESS, call
 
 from moorage.errors import Unauthenticated
 from moorage.identity import Scope
+from moorage_api.app import create_app
 from moorage_api.scopes import scope_of
 
 OTHER = "another battery staple"
@@ -177,6 +179,33 @@ async def test_the_last_use_is_noted(alice: User, connect: Connect) -> None:
     await me(connect(made["key"]))
     listed = (await alice.client.get("/api/auth/keys")).json()["items"]
     assert next(key for key in listed if key["key_id"] == made["key_id"])["last_used_at"] is not None
+
+
+async def test_a_page_of_a_listed_origin_may_send_and_read_the_headers_of_langgraphs_clients(server: Server) -> None:
+    settings = server.runtime.settings.model_copy(update={"cors_origins": ("https://ui.example.org",)})
+    transport = httpx.ASGITransport(create_app(replace(server.runtime, settings=settings)))
+    asked = "x-api-key, x-auth-scheme, content-type, last-event-id"
+    headers = {"origin": "https://ui.example.org", "access-control-request-method": "POST"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as browser:
+        preflight = await browser.options("/threads", headers={**headers, "access-control-request-headers": asked})
+        reply = await browser.get("/ok", headers=headers)
+    assert preflight.status_code == 200
+    exposed = reply.headers["access-control-expose-headers"].lower()
+    for name in ("content-location", "location", "x-pagination-total", "x-pagination-next"):
+        assert name in exposed.split(", ")
+
+
+async def test_no_key_and_no_ticket_is_ever_logged(
+    alice: User, connect: Connect, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    key = (await new_key(alice))["key"]
+    ticket = await ticket_of(connect(key))
+    await me(connect(authorization=f"Bearer {key}"))
+    logged = "".join(capfd.readouterr()) + caplog.text
+    assert "/api/auth/ws-ticket" in logged
+    assert key not in logged
+    assert ticket not in logged
 
 
 # Scopes ---------------------------------------------------------------------------------------------------------
