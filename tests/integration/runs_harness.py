@@ -66,6 +66,7 @@ class Harbor:
         self.queue = PostgresRunQueue(database, self.log, session_life=life, queue_limit=3, ttl=approval_ttl)
         runner = AgentRunner(self.agent.agents, partial(ThreadSaver, database))
         self.cleaned: list[ThreadId] = []
+        self.contexts: list[Any] = []
         self.let_go = asyncio.Event()
         executor = Executor(
             runner,
@@ -89,7 +90,8 @@ class Harbor:
     async def _remove(self, thread_id: ThreadId) -> None:
         self.removed.append(thread_id)
 
-    async def _assistant(self, _owner: UserId, assistant_id: str, _context: Any) -> Assistant:
+    async def _assistant(self, _owner: UserId, assistant_id: str, context: Any) -> Assistant:
+        self.contexts.append(context)
         return get_assistant(assistant_id)
 
     async def _clean(self, thread_id: ThreadId) -> None:

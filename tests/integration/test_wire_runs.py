@@ -303,6 +303,16 @@ async def test_input_that_the_graph_does_not_take_ends_the_run_in_words(harbor: 
     assert [event.data["code"] for event in told if event.type == "error"] == ["invalid_update"]
 
 
+async def test_who_goes_on_after_an_answer_is_who_asked(harbor: Harbor) -> None:
+    thread = await harbor.new_thread()
+    await run(harbor, thread, "ask", context={"instruction": "Be brief."})
+    await start(harbor, thread, "later", assistant_id="deep", after_seconds=3600)
+    decided = await harbor.answer(thread, c1=APPROVE)
+    assert end_of(await harbor.told(thread, decided)) == "success"
+    assert harbor.contexts == [{"instruction": "Be brief."}] * 2
+    assert (await harbor.runs.get(thread, decided.run_id)).assistant_id == "agent"
+
+
 async def test_a_run_of_another_users_thread_is_not_found(harbor: Harbor) -> None:
     thread = await harbor.new_thread()
     started = await start(harbor, thread, "hello")

@@ -1,6 +1,7 @@
 """Approvals in Postgres: interrupts are answered by one compare-and-set, which also enqueues the run that goes on."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -83,6 +84,8 @@ WHERE i.owner_id = %(owner)s
     AND (%(at)s::timestamptz IS NULL OR (i.created_at, i.id) < (%(at)s, %(id)s))
 ORDER BY i.created_at DESC, i.id DESC LIMIT %(limit)s
 """  # noqa: S608 -- constant columns
+
+_ASKER = "SELECT assistant_id, input -> 'graph' -> 'context' AS context FROM runs WHERE run_id = %s"
 
 _OVERDUE = """
 SELECT DISTINCT thread_id, owner_id FROM interrupts WHERE status = 'pending' AND expires_at <= now() LIMIT 100
@@ -175,8 +178,15 @@ class PostgresApprovalStore:
                 if item.rule is not None:
                     await insert_rule(connection, claim, item.rule, interrupt_id=item.interrupt.raised.id)
             placed = place(claim, [decision_event(item) for item in decided], before=thread["last_seq"])
-            first_seq = placed[0].seq
-            await _enqueue(connection, claim, thread["assistant_id"], decisions, first_seq=first_seq, request=run)
+            asker = await _asker(connection, decided[0].run_id)
+            await _enqueue(
+                connection,
+                claim,
+                asker["assistant_id"] if asker else thread["assistant_id"],
+                decisions,
+                first_seq=placed[0].seq,
+                request=replace(run or RunRequest(), context=(asker and asker["context"]) or {}),
+            )
             await insert_events(connection, placed)
             await connection.execute(
                 "UPDATE threads SET last_seq = %s, run_status = 'busy', last_active = now(), updated_at = now()"
@@ -267,6 +277,11 @@ async def _tell(
     return [item.stored() for item in placed]
 
 
+async def _asker(connection: AsyncConnection[Row], run_id: RunId) -> Row | None:
+    """As whom the run asked: who goes on must be the same."""
+    return await (await connection.execute(_ASKER, [run_id])).fetchone()
+
+
 async def _enqueue(
     connection: AsyncConnection[Row],
     claim: Claim,
@@ -274,7 +289,7 @@ async def _enqueue(
     decisions: Sequence[CheckedDecision],
     *,
     first_seq: int,
-    request: RunRequest | None,
+    request: RunRequest,
 ) -> None:
     resume = {item.interrupt.raised.id: item.decision.as_resume() for item in decisions}
     run_input = {"resume": resume, "first_seq": first_seq}

@@ -93,7 +93,7 @@ class Submission:
             return earlier, []
         _refuse(row, self._policy, queue_limit=queue_limit, needs_answer=self._needs_answer)
         closing = closing_events(await close_overdue(connection, self._claim.thread_id)) if row["overdue"] else []
-        closing += await self._reject_pending(connection) if row["waiting"] and not self._is_update else []
+        closing += await self._reject_pending(connection) if row["waiting"] and self._comes_now else []
         stops = await self._stop_running(connection) if self._policy in _STOPS else []
         given = self._given()
         placed = place(self._claim, [*closing, *given], before=row["last_seq"])
@@ -110,6 +110,11 @@ class Submission:
         if self._content is not None:
             return self._policy is not BusyPolicy.REJECT_AND_CONTINUE
         return not self._request.adds_input and not self._is_update
+
+    @property
+    def _comes_now(self) -> bool:
+        """Whether it takes the place of what waits: an update leaves that alone, and a delayed run waits for it."""
+        return not self._is_update and not self._request.after_seconds
 
     @property
     def _is_update(self) -> bool:
