@@ -213,9 +213,9 @@ def _parse(data: str) -> Any:
         return data
 
 
-async def poll(look: Callable[[], Awaitable[Any]]) -> AsyncIterator[Any]:
-    """What a look gives, every 0.1 s; raises TimeoutError when nobody was content in 30 s."""
-    end = time.monotonic() + _PATIENCE_SECONDS
+async def poll(look: Callable[[], Awaitable[Any]], *, seconds: float = _PATIENCE_SECONDS) -> AsyncIterator[Any]:
+    """What a look gives, every 0.1 s; raises TimeoutError when nobody was content in that time."""
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         yield await look()
         await asyncio.sleep(0.1)

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Mapping
 from types import MappingProxyType
 
-from tests.compat.scenarios import busy, cancelling, decisions, pausing, protocol, reconnecting, threads
+from tests.compat.scenarios import busy, cancelling, decisions, pausing, protocol, reconnecting, streams, threads
 from tests.compat.wire import Wire
 
 type Fact = tuple[str, str]
@@ -14,6 +14,7 @@ GROUPS: Mapping[str, tuple[Scenario, ...]] = MappingProxyType(
         "A busy thread": busy.SCENARIOS,
         "Pauses": pausing.SCENARIOS,
         "Decisions": decisions.SCENARIOS,
+        "Streams": streams.SCENARIOS,
         "Reconnecting": reconnecting.SCENARIOS,
         "Cancelling": cancelling.SCENARIOS,
         "The thread": threads.SCENARIOS,

@@ -3,10 +3,11 @@
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 from tests.compat.scenarios.pausing import APPROVE, ONE
+from tests.compat.scenarios.streams import SUB_AGENT
 from tests.compat.wire import Frame, Json, Wire, interrupts, poll, run_body, script
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
@@ -24,22 +25,53 @@ async def one_run(wire: Wire) -> Facts:
     yield "`run.start` on a thread that does not exist", _answer(started)
     frames = await events
     yield "a run's methods in order of appearance", ", ".join(dict.fromkeys(frame.event for frame in frames))
-    for method in ("lifecycle", "messages", "tools"):
-        yield f"kinds of `{method}`", ", ".join(dict.fromkeys(_kinds(frames, method)))
     yield "namespaces", ", ".join(sorted({_place(frame) for frame in frames}))
-    yield "`seq` grows by one", str(_seqs(frames) == list(range(1, len(frames) + 1)))
+    yield "`seq` grows", str(_seqs(frames) == sorted(set(_seqs(frames))))
+    yield "... without gaps", str(_seqs(frames) == list(range(1, len(frames) + 1)))
     yield "keys of a frame", ", ".join(sorted(frames[0].data))
+    for fact in _shapes(frames):
+        yield fact
     yield "`agent.getTree` after the run", _answer(await _send(wire, thread, "agent.getTree", {}))
     async for fact in _replayed(wire, thread, frames):
         yield fact
 
 
+def _shapes(frames: Sequence[Frame]) -> Iterator[tuple[str, str]]:
+    for method in ("lifecycle", "messages", "tools"):
+        yield f"kinds of `{method}`", ", ".join(dict.fromkeys(_kinds(frames, method)))
+    for kind in ("message-start", "content-block-delta", "message-finish", "tool-started", "tool-finished"):
+        yield f"keys of `{kind}`", ", ".join(sorted(next(_data(one) for one in frames if _kind(one) == kind)))
+    said = [_data(one) for one in frames if one.event == "values"][-1]["messages"]
+    yield "keys of a message in `values`", "; ".join(f"{one['type']}: {', '.join(sorted(one))}" for one in said[1:])
+    yield "... the last one's content", json.dumps(said[-1]["content"])
+
+
 async def _replayed(wire: Wire, thread: str, frames: Sequence[Frame]) -> Facts:
     again = await _until(wire, thread, "completed")
-    yield "a new connection gets the same event ids", str(_ids(again) == _ids(frames))
+    yield "a new connection: known event ids only", str(set(_ids(again)) <= set(_ids(frames)))
+    left_out = [frame.event for frame in frames if frame.data["event_id"] not in _ids(again)]
+    yield "... frames left out", ", ".join(f"{left_out.count(one)} {one}" for one in sorted(set(left_out))) or "none"
     middle = frames[len(frames) // 2].data["seq"]
     later = await _until(wire, thread, "completed", since=middle)
-    yield "`since` gives what came later", str(_ids(later) == _ids(frames)[middle:])
+    yield "`since`: only later frames", str(min(_seqs(later)) > middle)
+    left_out = [one.event for one in frames if one.data["seq"] > middle and one.data["event_id"] not in _ids(later)]
+    yield "... later frames left out", ", ".join(sorted(left_out)) or "none"
+
+
+async def sub_agent(wire: Wire) -> Facts:
+    thread = str(uuid.uuid4())
+    events = asyncio.create_task(_until(wire, thread, "completed"))
+    pump = {"channels": ["values", "lifecycle", "input", "messages", "tools"], "namespaces": [[]], "depth": 1}
+    root = asyncio.create_task(_until(wire, thread, "completed", **pump))
+    await asyncio.sleep(0.3)  # as above
+    await _send(wire, thread, "run.start", run_body(SUB_AGENT))
+    frames = await events
+    for method in ("lifecycle", "messages", "tools", "values"):
+        places = dict.fromkeys(f"{_kind(one)} {_place(one)}".strip() for one in frames if one.event == method)
+        yield f"sub-agent: `{method}`", ", ".join(places)
+    cause = next((_data(one)["cause"] for one in frames if "cause" in _data(one)), {})
+    yield "... keys of a `cause`", ", ".join(sorted(cause))
+    yield "... places seen by useStream's root subscription", ", ".join(sorted({_place(one) for one in await root}))
 
 
 async def paused_and_answered(wire: Wire) -> Facts:
@@ -164,8 +196,12 @@ def _answer(reply: Json) -> str:
     return str(reply.get("error") or reply.get("code") or reply)
 
 
+def _data(frame: Frame) -> Json:
+    return frame.data["params"]["data"]
+
+
 def _kind(frame: Frame) -> str:
-    return str(frame.data["params"]["data"].get("event"))
+    return str(_data(frame).get("event", ""))
 
 
 def _kinds(frames: Sequence[Frame], method: str) -> list[str]:
@@ -185,4 +221,6 @@ def _ids(frames: Sequence[Frame]) -> list[str]:
     return [frame.data["event_id"] for frame in frames]
 
 
-SCENARIOS = (one_run, paused_and_answered, asked_per_call, refused, over_a_socket, seen_from_the_other_side)
+SCENARIOS = (
+    one_run, sub_agent, paused_and_answered, asked_per_call, refused, over_a_socket, seen_from_the_other_side,
+)  # fmt: skip

@@ -1,12 +1,14 @@
 """The thread object, its state and its history."""
 
+import re
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 from tests.compat.scenarios.busy import SLOW
 from tests.compat.scenarios.pausing import ONE
-from tests.compat.wire import Json, Wire, failure, interrupts, run_body, script, text
+from tests.compat.wire import Json, Wire, failure, interrupts, poll, run_body, script, text
 
 type Facts = AsyncIterator[tuple[str, str]]
 
@@ -111,8 +113,8 @@ async def failed(wire: Wire) -> Facts:
     yield "... the run is then", (await wire.get(f"/threads/{thread}/runs"))[0]["status"]
     async with wire.run_stream(thread, many, config={"recursion_limit": 5}) as stream:
         frames = await stream.all()
-    end = frames[-1]
-    yield "... its stream ends with", f"`{end.event}` {_shape(end.data)}"
+    errors = [frame.data for frame in frames if frame.event == "error"]
+    yield "... `error` frames of its stream", f"{len(errors)}, {_shape(errors[0]) if errors else ''}"
     yield "... the next message works", failure(await wire.wait(thread, script(then="fine")))
 
 
@@ -166,8 +168,21 @@ async def stateless(wire: Wire) -> Facts:
     reply = await wire.post("/runs/wait", run_body(script(then="no thread")))
     yield "stateless `wait`", f"{reply.status_code}, {text(reply.json()['messages'][-1])}"
     place = reply.headers.get("content-location", "")
-    kept = place.startswith("/threads/") and (await wire.http.get(place.split("/runs/")[0])).status_code
-    yield "... its thread afterwards", str(kept) if kept else "not named"
+    named = re.match(r"(/threads/[^/]+)/", place)
+    yield "... names its thread", str(named is not None)
+    if named:
+        yield "... whose thread is then", await _gone(wire, named[1])
+
+
+async def _gone(wire: Wire, path: str) -> str:
+    """Whether it goes within seconds."""
+    try:
+        async for reply in poll(lambda: wire.http.get(path), seconds=5):
+            if reply.status_code == httpx.codes.NOT_FOUND:
+                return "gone"
+    except TimeoutError:
+        pass
+    return "still there"
 
 
 def _keys(value: Any) -> str:
