@@ -39,7 +39,9 @@ else:
     @pytest.fixture(scope="module")
     async def url(database_url: str, public_tmp_path: Path) -> AsyncGenerator[str]:
         """Where a server is that has nothing in it."""
-        async with running(make_settings(public_tmp_path / uuid.uuid4().hex, database_url)) as server:
+        async with running(
+            make_settings(public_tmp_path / uuid.uuid4().hex, database_url, sandbox="bubblewrap")
+        ) as server:
             yield server.url
 
 

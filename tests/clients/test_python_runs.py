@@ -71,7 +71,8 @@ async def test_values_grow_message_by_message_up_to_the_answer(client: LangGraph
 async def test_several_modes_come_in_one_stream(client: LangGraphClient):
     thread_id = await new_thread(client)
     modes: Any = ["values", "updates", "messages-tuple", "custom"]
-    found = await parts(client.runs.stream(thread_id, AGENT, input=say(LIST, then=ANSWER), stream_mode=modes))
+    slowly = say(LIST, then=ANSWER, pause=0.05)
+    found = await parts(client.runs.stream(thread_id, AGENT, input=slowly, stream_mode=modes))
     assert {"metadata", "values", "updates", "messages"} <= {part.event for part in found}
     chunks = [part.data for part in found if part.event == "messages"]
     said = [chunk["content"] for chunk, about in chunks if about["langgraph_node"] == "model"]

@@ -18,6 +18,7 @@ PER_CALL = "per_call" if ELSEWHERE else AGENT
 
 @pytest.fixture(params=["sse", "websocket"])
 def transport(request: pytest.FixtureRequest) -> Any:
+    """A WebSocket of this client knows only the headers that are given to the stream itself."""
     return request.param
 
 
@@ -63,8 +64,8 @@ async def until_done(client: LangGraphClient, thread_id: str, assistant: str = A
 # Runs -----------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_run_on_a_thread_of_the_clients_own_making(client: LangGraphClient, transport: Any):
-    async with client.threads.stream(assistant_id=AGENT, transport=transport) as thread:
+async def test_a_run_on_a_thread_of_the_clients_own_making(client: LangGraphClient, account: Account, transport: Any):
+    async with client.threads.stream(assistant_id=AGENT, headers=account.headers, transport=transport) as thread:
         started = await thread.run.start(input=say(LIST, then=ANSWER))
         assert started["run_id"]
         values = await finished(thread)
@@ -73,8 +74,8 @@ async def test_a_run_on_a_thread_of_the_clients_own_making(client: LangGraphClie
     assert (await client.runs.get(thread.thread_id, started["run_id"]))["status"] == "success"
 
 
-async def test_values_arrive_state_by_state(client: LangGraphClient, transport: Any):
-    async with client.threads.stream(assistant_id=AGENT, transport=transport) as thread:
+async def test_values_arrive_state_by_state(client: LangGraphClient, account: Account, transport: Any):
+    async with client.threads.stream(assistant_id=AGENT, headers=account.headers, transport=transport) as thread:
         await thread.run.start(input=say(LIST, then=ANSWER))
         async with asyncio.timeout(30):
             counts = [len(values.get("messages", [])) async for values in thread.values]
@@ -82,8 +83,8 @@ async def test_values_arrive_state_by_state(client: LangGraphClient, transport: 
     assert counts[-1] == 4
 
 
-async def test_messages_arrive_word_by_word(client: LangGraphClient, transport: Any):
-    async with client.threads.stream(assistant_id=AGENT, transport=transport) as thread:
+async def test_messages_arrive_word_by_word(client: LangGraphClient, account: Account, transport: Any):
+    async with client.threads.stream(assistant_id=AGENT, headers=account.headers, transport=transport) as thread:
         await thread.run.start(input=say(then=ANSWER, pause=0.05))
         [(words, output)] = await hear(thread)
     assert "".join(words) == ANSWER
@@ -98,8 +99,8 @@ async def test_the_calls_that_a_message_makes_are_whole_in_the_end(client: LangG
     assert [(call["name"], call["args"]) for call in calling.tool_calls] == [LIST]
 
 
-async def test_tools_tell_their_start_and_their_result(client: LangGraphClient, transport: Any):
-    async with client.threads.stream(assistant_id=AGENT, transport=transport) as thread:
+async def test_tools_tell_their_start_and_their_result(client: LangGraphClient, account: Account, transport: Any):
+    async with client.threads.stream(assistant_id=AGENT, headers=account.headers, transport=transport) as thread:
         await thread.run.start(input=say([LIST, read("missing.txt")], then=ANSWER))
         calls: list[Any] = []
         async with asyncio.timeout(30):
@@ -136,8 +137,8 @@ async def test_a_sub_agent_is_found_and_heard(client: LangGraphClient):
     assert tools == ["ls"]
 
 
-async def test_a_run_that_fails_says_so(client: LangGraphClient, transport: Any):
-    async with client.threads.stream(assistant_id=AGENT, transport=transport) as thread:
+async def test_a_run_that_fails_says_so(client: LangGraphClient, account: Account, transport: Any):
+    async with client.threads.stream(assistant_id=AGENT, headers=account.headers, transport=transport) as thread:
         await thread.run.start(input=say(LIST), config={"recursion_limit": 1})
         with pytest.raises(RuntimeError, match="Run errored"):
             await finished(thread)
@@ -149,11 +150,13 @@ async def test_a_command_that_cannot_be_done_is_an_error_of_the_protocol(client:
             await thread.run.start(input=say())
 
 
-async def test_a_conversation_goes_on_over_several_runs(client: LangGraphClient, transport: Any):
-    async with client.threads.stream(assistant_id=AGENT, transport=transport) as thread:
+async def test_a_conversation_goes_on_over_several_runs(client: LangGraphClient, account: Account, transport: Any):
+    async with client.threads.stream(assistant_id=AGENT, headers=account.headers, transport=transport) as thread:
         await thread.run.start(input=say(then="first"))
         await finished(thread)
-    async with client.threads.stream(thread.thread_id, assistant_id=AGENT, transport=transport) as again:
+    async with client.threads.stream(
+        thread.thread_id, assistant_id=AGENT, headers=account.headers, transport=transport
+    ) as again:
         assert texts(await finished(again))[-1] == "ai: first"
         run = await again.run.start(input=say(then="second"))
         await client.runs.join(thread.thread_id, run["run_id"])
@@ -182,8 +185,8 @@ async def test_the_graph_is_shown(client: LangGraphClient):
 # Approvals ------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_gated_call_asks_and_an_answer_goes_on(client: LangGraphClient, transport: Any):
-    async with client.threads.stream(assistant_id=PER_CALL, transport=transport) as thread:
+async def test_a_gated_call_asks_and_an_answer_goes_on(client: LangGraphClient, account: Account, transport: Any):
+    async with client.threads.stream(assistant_id=PER_CALL, headers=account.headers, transport=transport) as thread:
         await thread.run.start(input=say(write(), read(), then="written"))
         asked = await until_paused(thread)
         assert len(asked) == 1
@@ -213,11 +216,15 @@ async def test_each_of_parallel_calls_asks_for_itself(client: LangGraphClient):
         assert len({one["interrupt_id"] for one in asked}) == 2
 
 
-async def test_another_client_finds_what_is_asked_and_answers(client: LangGraphClient, transport: Any):
+async def test_another_client_finds_what_is_asked_and_answers(
+    client: LangGraphClient, account: Account, transport: Any
+):
     async with client.threads.stream(assistant_id=PER_CALL) as thread:
         await thread.run.start(input=say(write(), then="written"))
         first = await until_paused(thread)
-    async with client.threads.stream(thread.thread_id, assistant_id=PER_CALL, transport=transport) as again:
+    async with client.threads.stream(
+        thread.thread_id, assistant_id=PER_CALL, headers=account.headers, transport=transport
+    ) as again:
         asked = await until_paused(again)
         assert [one["interrupt_id"] for one in asked] == [one["interrupt_id"] for one in first]
         await again.run.respond(APPROVE)
@@ -242,13 +249,12 @@ async def test_a_thread_that_is_not_there_yet_can_be_listened_to(client: LangGra
 async def test_events_are_numbered_and_named_once_for_all_readers(client: LangGraphClient):
     async with client.threads.stream(assistant_id=AGENT) as thread:
         await thread.run.start(input=say(LIST, then=ANSWER))
-        live = await until_done(client, thread.thread_id)
+        live = {event["event_id"]: event for event in await until_done(client, thread.thread_id)}
     replayed = await until_done(client, thread.thread_id)
-    assert replayed == live
-    numbers = [event["seq"] for event in live]
-    assert numbers == sorted(numbers)
-    names = [event["event_id"] for event in live]
-    assert len(set(names)) == len(names)
+    assert all(live[event["event_id"]] == event for event in replayed)
+    for events in (replayed, list(live.values())):
+        numbers = [event["seq"] for event in events]
+        assert numbers == sorted(set(numbers))
 
 
 async def test_a_broken_connection_is_mended_without_a_gap_or_a_copy(
@@ -258,7 +264,7 @@ async def test_a_broken_connection_is_mended_without_a_gap_or_a_copy(
     async with (
         open_cutting_proxy(account.url) as proxy,
         get_client(url=proxy.url, api_key=None, headers=account.headers) as shaky,
-        shaky.threads.stream(assistant_id=AGENT, transport=transport) as thread,
+        shaky.threads.stream(assistant_id=AGENT, headers=account.headers, transport=transport) as thread,
     ):
         await thread.run.start(input=say(then=" ".join(words), pause=0.03))
         hearing = asyncio.create_task(hear(thread))

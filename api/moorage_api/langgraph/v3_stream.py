@@ -41,6 +41,8 @@ async def subscribed(
     """
     while not runtime.draining:
         try:
+            if subscription.since is None and await _find(runtime, principal, thread_id) is None:
+                subscription.since = 0  # whoever was here before the thread takes all of it for news
             async with aclosing(_until_there(runtime, principal, thread_id)) as looks:
                 async for thread in looks:
                     if thread is None:
