@@ -79,7 +79,10 @@ class Thread:
 
 @dataclass(frozen=True, slots=True)
 class NewThread:
-    """What a thread begins as. `wire_id` is the bare uuid by which a client named it, None for its full id."""
+    """What a thread begins as. `wire_id` is the bare uuid by which a client named it, None for its full id.
+
+    One that `is_temporary` is a stateless run's: no list shows it.
+    """
 
     thread_id: ThreadId
     title: str = ""
@@ -87,6 +90,7 @@ class NewThread:
     wire_id: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
     ttl: Ttl | None = None
+    is_temporary: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +274,7 @@ class Threads:
         ttl: Ttl | None = None,
         assistant_id: str = "agent",
         title: str = "",
+        is_temporary: bool = False,
     ) -> Thread:
         """The thread that a client names, by a bare uuid or a full id of its own, made if it is not there; None: a new.
 
@@ -287,6 +292,7 @@ class Threads:
             wire_id=thread_id if thread_id != full_id else None,
             metadata=metadata or {},
             ttl=ttl,
+            is_temporary=is_temporary,
         )
         return await self._make(principal.user_id, new, if_exists)
 

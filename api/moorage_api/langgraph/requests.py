@@ -97,7 +97,9 @@ class RunPayload(BaseModel):
 
 
 class RunBody(RunPayload):
-    """The body of a run's creation."""
+    """The body of a run's creation. `assistantId` is what the JavaScript client sends a second time in a batch."""
+
+    assistantId: Annotated[str | None, Field(max_length=200)] = None
 
     if_not_exists: Literal["create", "reject"] = "reject"
     on_disconnect: Literal["cancel", "continue"] = "continue"

@@ -63,7 +63,7 @@ async def start_stateless(runtime: Runtime, principal: Principal, body: RunBody)
         ephemeral=body.on_completion != "keep",
         after_seconds=body.after_seconds,
     )
-    thread = await runtime.threads.ensure(principal, None)
+    thread = await runtime.threads.ensure(principal, None, is_temporary=request.ephemeral)
     return StartedRun(thread, await start_request(runtime, principal, thread, body, request), stateless=True)
 
 

@@ -13,13 +13,17 @@ type Row = dict[str, Any]
 _COLUMNS = """run_id, thread_id, assistant_id, kind, status, (input ->> 'first_seq')::bigint AS first_seq, metadata,
     kwargs, multitask_strategy, stop_reason, error, created_at, updated_at"""
 
+# What was rolled back is as if it had never been.
+_THERE = "NOT (status = 'cancelled' AND stop_reason IS NOT DISTINCT FROM 'rollback')"
+
 _FIND = f"""
-SELECT {_COLUMNS} FROM runs WHERE owner_id = %s AND run_id = %s AND (%s::text IS NULL OR thread_id = %s)
+SELECT {_COLUMNS} FROM runs
+WHERE owner_id = %s AND run_id = %s AND (%s::text IS NULL OR thread_id = %s) AND {_THERE}
 """  # noqa: S608 -- constant columns
 
 _SEARCH = f"""
 SELECT {_COLUMNS} FROM runs
-WHERE owner_id = %s AND thread_id = %s AND kind <> 'update' AND (%s::text[] IS NULL OR status = ANY(%s))
+WHERE owner_id = %s AND thread_id = %s AND kind <> 'update' AND {_THERE} AND (%s::text[] IS NULL OR status = ANY(%s))
 ORDER BY queue_no DESC LIMIT %s OFFSET %s
 """  # noqa: S608 -- constant columns
 

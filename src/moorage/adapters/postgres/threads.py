@@ -44,24 +44,27 @@ _FIND = f"SELECT {THREAD_COLUMNS} FROM threads WHERE owner_id = %(owner)s AND th
 
 _LIST = f"""
 SELECT {THREAD_COLUMNS} FROM threads
-WHERE owner_id = %(owner)s
+WHERE owner_id = %(owner)s AND NOT is_temporary
     AND (%(query)s::text IS NULL OR title ILIKE %(query)s)
     AND (%(at)s::timestamptz IS NULL OR (last_active, thread_id) < (%(at)s, %(id)s))
 ORDER BY last_active DESC, thread_id DESC LIMIT %(limit)s OFFSET %(offset)s
 """  # noqa: S608 -- constant columns
 
 _TOTAL = """
-SELECT count(*) AS total FROM threads WHERE owner_id = %(owner)s AND (%(query)s::text IS NULL OR title ILIKE %(query)s)
+SELECT count(*) AS total FROM threads
+WHERE owner_id = %(owner)s AND NOT is_temporary AND (%(query)s::text IS NULL OR title ILIKE %(query)s)
 """
 
+# A stateless run's thread that is only kept for a last look does not count.
 _COUNT_ACTIVE = """
 SELECT count(*) AS active FROM threads WHERE owner_id = %(owner)s AND status = 'active'
+    AND NOT (is_temporary AND expires_at IS NOT NULL)
     AND (%(life)s = 0 OR last_active >= now() - make_interval(secs => %(life)s))
 """
 
 _INSERT = """
-INSERT INTO threads (thread_id, owner_id, title, assistant_id, wire_id, metadata, ttl, expires_at)
-VALUES (%(thread_id)s, %(owner)s, %(title)s, %(assistant_id)s, %(wire_id)s, %(metadata)s, %(ttl)s,
+INSERT INTO threads (thread_id, owner_id, title, assistant_id, wire_id, metadata, is_temporary, ttl, expires_at)
+VALUES (%(thread_id)s, %(owner)s, %(title)s, %(assistant_id)s, %(wire_id)s, %(metadata)s, %(is_temporary)s, %(ttl)s,
     now() + make_interval(secs => %(seconds)s::double precision))
 ON CONFLICT (thread_id) DO NOTHING
 """
@@ -243,6 +246,7 @@ def _new_row(new: NewThread) -> Row:
         "assistant_id": new.assistant_id,
         "wire_id": new.wire_id,
         "metadata": _jsonb(new.metadata),
+        "is_temporary": new.is_temporary,
         **_ttl_values(new.ttl),
     }
 

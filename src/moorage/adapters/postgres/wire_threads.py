@@ -38,11 +38,11 @@ _MESSAGES_OF_A_THREAD = 1000
 _BYTES_OF_A_PAGE = 16 * 1024 * 1024
 
 _PAGE = sql.SQL(
-    f"SELECT {THREAD_COLUMNS} FROM threads WHERE owner_id = %(owner)s {{condition}} "  # noqa: S608 -- constant columns
+    f"SELECT {THREAD_COLUMNS} FROM threads WHERE owner_id = %(owner)s AND NOT is_temporary {{condition}} "  # noqa: S608 -- constant columns
     "ORDER BY {order}, thread_id LIMIT %(limit)s OFFSET %(offset)s"
 )
 
-_COUNT = sql.SQL("SELECT count(*) AS n FROM threads WHERE owner_id = %(owner)s {condition}")
+_COUNT = sql.SQL("SELECT count(*) AS n FROM threads WHERE owner_id = %(owner)s AND NOT is_temporary {condition}")
 
 _CONDITIONS: dict[str, LiteralString] = {
     "ids": "AND thread_id = ANY(%(ids)s)",

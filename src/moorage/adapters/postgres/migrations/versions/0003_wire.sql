@@ -9,7 +9,8 @@ ALTER TABLE threads
     ADD COLUMN updated_at       timestamptz NOT NULL DEFAULT now(),
     ADD COLUMN state_updated_at timestamptz,
     ADD COLUMN ttl              jsonb,  -- {"minutes", "strategy"}
-    ADD COLUMN expires_at       timestamptz;
+    ADD COLUMN expires_at       timestamptz,
+    ADD COLUMN is_temporary     boolean NOT NULL DEFAULT false;  -- a stateless run's: no list shows it
 ALTER TABLE threads NO FORCE ROW LEVEL SECURITY;
 UPDATE threads SET updated_at = last_active, state_updated_at = last_active;
 ALTER TABLE threads FORCE ROW LEVEL SECURITY;
