@@ -3,7 +3,17 @@
 from collections.abc import AsyncIterator, Callable, Mapping
 from types import MappingProxyType
 
-from tests.compat.scenarios import busy, cancelling, decisions, pausing, protocol, reconnecting, streams, threads
+from tests.compat.scenarios import (
+    busy,
+    cancelling,
+    decisions,
+    operations,
+    pausing,
+    protocol,
+    reconnecting,
+    streams,
+    threads,
+)
 from tests.compat.wire import Wire
 
 type Fact = tuple[str, str]
@@ -18,6 +28,7 @@ GROUPS: Mapping[str, tuple[Scenario, ...]] = MappingProxyType(
         "Reconnecting": reconnecting.SCENARIOS,
         "Cancelling": cancelling.SCENARIOS,
         "The thread": threads.SCENARIOS,
+        "Operations": operations.SCENARIOS,
         "The v3 protocol": protocol.SCENARIOS,
     }
 )
