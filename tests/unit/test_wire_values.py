@@ -46,6 +46,16 @@ async def test_a_checkpoint_at_which_the_fold_stands_is_not_loaded() -> None:
     assert checkpoints.loaded == []
 
 
+async def test_what_came_after_the_checkpoint_is_not_in_it() -> None:
+    checkpoints = Checkpoints(c1={"messages": [said("a")]})
+    fold = StateFold(checkpoints.load)
+    await fold.apply([], {"from": None, "messages": [said("a")]})
+    fold.stands_at("c1")
+    await fold.apply([], {"messages": [said("c")]})  # a pause, with the result of a call that ran beside the one asked
+    values = await fold.apply([], {"from": "c1", "messages": [said("b"), said("c")]})
+    assert values == {"messages": [said("a"), said("b"), said("c")]}
+
+
 async def test_messages_are_replaced_where_they_stand_and_dropped() -> None:
     fold = StateFold(Checkpoints().load)
     await fold.apply([], {"from": None, "messages": [said("a"), said("b"), said("c")]})

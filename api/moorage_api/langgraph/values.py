@@ -27,6 +27,8 @@ class StateFold:
         place = tuple(ns)
         if "from" in change:
             self._values[place] = await self._begin(change["from"])
+        if not place:  # a pause may tell of results that no checkpoint has yet
+            self._stands_at = None
         values = self._values.setdefault(place, {})
         if (messages := _messages(values.get(_MESSAGES), change)) is not None:
             values[_MESSAGES] = messages
