@@ -6,7 +6,7 @@ from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from moorage.runtime import Runtime
-from moorage_api import approvals, auth, chat, copies, health, keys, messages, rules, sessions
+from moorage_api import approvals, auth, chat, copies, health, keys, messages, rules, sessions, webhooks
 from moorage_api.body_guard import BodyGuard
 from moorage_api.deps import protected_docs, refuse_new_work
 from moorage_api.errors import install_error_handlers
@@ -42,7 +42,7 @@ def create_app(runtime: Runtime) -> FastAPI:
         redoc_url=None,
     )
     app.state.runtime = runtime
-    for module in (auth, keys, health, protocol):
+    for module in (auth, keys, webhooks, health, protocol):
         app.include_router(module.router)
     for module in (*_CORE, *_OPENAI, *_LANGGRAPH):
         app.include_router(module.router, dependencies=[Depends(refuse_new_work)])

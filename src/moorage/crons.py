@@ -307,10 +307,22 @@ class Crons:
         fired = 0
         while True:
             due = await self._table.due(limit=_BATCH)
-            started = [await self._fire(item) for item in due]
+            started = [await self._fire_safely(item) for item in due]
             fired += sum(started)
             if len(due) < _BATCH or not any(started):
                 return fired
+
+    async def _fire_safely(self, due: Due) -> bool:
+        """What one user stored must not keep everybody's crons from running."""
+        try:
+            return await self._fire(due)
+        except AppError:
+            raise
+        except Exception as error:  # the edge to what users chose
+            log.error("cron_failed", cron_id=due.cron.cron_id, exc_info=error)
+            reason = "Something went wrong inside the server; its log has more"
+            await self._miss(due, Missed(reason, for_good=True, next_run_date=None))
+            return False
 
     async def _fire(self, due: Due) -> bool:
         """Whether it was this process that started the run. Whatever comes in its way, the cron moves on."""

@@ -10,10 +10,11 @@ from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from moorage.errors import InvalidInput
+from moorage.webhooks import AllowList
 
-_PREFIXES = ("APPROVALS_", "AUTH_", "LLM_", "QUOTA_", "RUN_", "SANDBOX_", "SESSION_", "STORE_", "ZHIPUAI_")
+_PREFIXES = ("APPROVALS_", "AUTH_", "LLM_", "QUOTA_", "RUN_", "SANDBOX_", "SESSION_", "ZHIPUAI_")
 _FOREIGN_PREFIXES = ("POSTGRES_", "COMPOSE_")
-_FROM_FILES = ("SECRET_KEY", "DATABASE_URL", "DATABASE_ADMIN_URL", "LLM_API_KEY", "ZHIPUAI_API_KEY")
+_FROM_FILES = ("SECRET_KEY", "DATABASE_URL", "DATABASE_ADMIN_URL", "LLM_API_KEY", "WEBHOOK_SECRET", "ZHIPUAI_API_KEY")
 _SAMPLE_KEYS = ("change", "example", "secret-key", "secret_key", "your-", "your_", "password", "sample", "insecure")
 _MIN_KEY_BYTES = 32
 _MIN_KEY_SYMBOLS = 10
@@ -75,6 +76,9 @@ class Settings(BaseModel):
     session_life_hours: Annotated[float, Field(ge=0)] = 24
     store_max_items: Annotated[int, Field(ge=0)] = 100_000
 
+    webhook_secret: SecretStr | None = None
+    webhook_allow: tuple[str, ...] = ()
+
     sandbox: Literal["auto", "docker", "bubblewrap"] = "auto"
     docker_image: str = "moorage-sandbox:dev"
     container_workspace_dir: str = "/workspace"
@@ -89,7 +93,7 @@ class Settings(BaseModel):
     sandbox_command_seconds: Annotated[int, Field(ge=1, le=600)] = 60
     sandbox_idle_minutes: Annotated[float, Field(gt=0)] = 15
 
-    @field_validator("cors_origins", "llm_allowed_models", mode="before")
+    @field_validator("cors_origins", "llm_allowed_models", "webhook_allow", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -109,6 +113,19 @@ class Settings(BaseModel):
             provider, _, name = model.partition(":")
             if not provider or not name or "*" in provider:
                 raise ValueError(f"must be provider:name or provider:*, not {model!r}")
+        return value
+
+    @field_validator("webhook_allow")
+    @classmethod
+    def _hosts_and_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        AllowList.of(value)
+        return value
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value().encode()) < _MIN_KEY_BYTES:
+            raise ValueError(f"must be at least {_MIN_KEY_BYTES} bytes long")
         return value
 
     @field_validator("container_workspace_dir", "container_shared_dir")

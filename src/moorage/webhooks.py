@@ -10,8 +10,10 @@ from typing import Self
 import httpx
 
 from moorage.errors import InvalidPayload
+from moorage.ids import UserId
 
 LONGEST_URL = 2000
+SIGNATURE_HEADER = "X-Moorage-Signature"
 _LARGEST_PORT = 65535
 
 type Address = IPv4Address | IPv6Address
@@ -118,6 +120,11 @@ class AllowList:
 def parse_address(text: str) -> Address:
     """An address as a resolver writes it, without the zone that link-local ones have."""
     return ip_address(text.partition("%")[0])
+
+
+def user_secret(installation: bytes, user_id: UserId) -> bytes:
+    """What signs a user's webhooks. Each has their own: who can check theirs cannot sign another's."""
+    return hmac.new(installation, b"moorage webhooks of " + user_id.encode(), hashlib.sha256).hexdigest().encode()
 
 
 def signature(secret: bytes, body: bytes, at: int) -> str:

@@ -30,6 +30,7 @@ ACCESS: dict[str, Access] = {
     "POST /api/auth/logout-all": "user",
     "POST /api/auth/password": "user",
     "GET /api/auth/me": "user",
+    "GET /api/auth/webhook-secret": "user",
     "POST /api/auth/keys": "user",
     "GET /api/auth/keys": "user",
     "DELETE /api/auth/keys/{key_id}": "user",

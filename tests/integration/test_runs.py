@@ -545,11 +545,21 @@ async def test_a_worker_that_stops_hands_its_runs_to_the_next_one_and_leaves_the
 # Deleting -----------------------------------------------------------------------------------------------------------
 
 
+async def add_cron(harbor: Harbor, thread: Thread) -> None:
+    statement = (
+        "INSERT INTO crons (cron_id, owner_id, assistant_id, thread_id, schedule, payload, request, policy)"
+        " VALUES (gen_random_uuid(), %s, 'agent', %s, '@daily', '{}', '{}', 'enqueue')"
+    )
+    async with harbor.database.tenant_transaction(thread.owner_id) as connection:
+        await connection.execute(statement, [thread.owner_id, thread.thread_id])
+
+
 async def test_deleting_a_session_leaves_no_row_in_any_table(harbor: Harbor) -> None:
     thread, other = await harbor.new_thread(), await harbor.new_thread()
     for each in (thread, other):
         await harbor.say(each, "two")
         await harbor.told(each, await harbor.answer(each, c1=replace(APPROVE, remember=Remember(Match.SAME))))
+        await add_cron(harbor, each)
     full = await harbor.rows_about(thread)
     assert all(count > 0 for count in full.values()), full
     await harbor.threads.delete(await harbor.thread(thread.thread_id))

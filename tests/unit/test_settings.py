@@ -187,3 +187,14 @@ def test_the_chain_of_a_refusal_holds_no_secret_either() -> None:
     with pytest.raises(SettingsError) as caught:
         load(SECRET_KEY="weak-s3cr3t", PORT="x")
     assert caught.value.__suppress_context__
+
+
+def test_webhooks_may_reach_hosts_and_networks_and_nothing_else() -> None:
+    assert load(WEBHOOK_ALLOW="hooks.internal, 10.1.0.0/16").webhook_allow == ("hooks.internal", "10.1.0.0/16")
+    with pytest.raises(SettingsError, match="WEBHOOK_ALLOW: must be host names"):
+        load(WEBHOOK_ALLOW="https://hooks.internal/")
+
+
+def test_the_secret_of_webhooks_is_long() -> None:
+    with pytest.raises(SettingsError, match="WEBHOOK_SECRET: must be at least 32 bytes"):
+        load(WEBHOOK_SECRET="short")

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,6 @@ from moorage.adapters.postgres.busy_threads import BusyThreads
 from moorage.adapters.postgres.checkpoint_reader import ThreadReader
 from moorage.adapters.postgres.checkpoints import ThreadSaver
 from moorage.adapters.postgres.copies import PostgresCopyStore
-from moorage.adapters.postgres.crons import PostgresCronTable
 from moorage.adapters.postgres.event_log import PostgresEventLog
 from moorage.adapters.postgres.journal import open_journal
 from moorage.adapters.postgres.notices import Notices
@@ -28,6 +27,7 @@ from moorage.adapters.postgres.run_queue import PostgresRunQueue
 from moorage.adapters.postgres.run_records import PostgresRunRecords
 from moorage.adapters.postgres.store import PostgresItemTable, forget_expired_items
 from moorage.adapters.postgres.threads import PostgresThreadStore
+from moorage.adapters.postgres.webhook_deliveries import forget_deliveries
 from moorage.adapters.postgres.wire_threads import PostgresThreadLists
 from moorage.agent.changes import change_inspector
 from moorage.agent.graph import Agents
@@ -39,6 +39,7 @@ from moorage.approvals import Approvals
 from moorage.assistants import Assistants, get_assistant
 from moorage.copies import Copies
 from moorage.crons import Crons
+from moorage.deliveries import Deliveries
 from moorage.identity import Identity
 from moorage.rules import RuleBook
 from moorage.runs.executor import Executor, LoadAssistant, RunLimits
@@ -46,10 +47,12 @@ from moorage.runs.keeper import Chore, keep_up
 from moorage.runs.ports import EventLog, RunQueue
 from moorage.runs.service import Runs
 from moorage.runs.worker import Worker
+from moorage.runtime.crons import cron_chore, make_crons
 from moorage.runtime.database import installation_of, make_identity, open_postgres
 from moorage.runtime.intake import Intake, ServerStopping, WorkerState
 from moorage.runtime.models import assistant_policy, load_for_run, make_agents
 from moorage.runtime.providers import open_sandboxes
+from moorage.runtime.webhooks import make_deliveries
 from moorage.sandboxes.service import Sandboxes
 from moorage.settings import Settings
 from moorage.store import Store
@@ -61,7 +64,6 @@ _STOP_PATIENCE_SECONDS = 25.0
 _REAPS_PER_LEASE = 3
 _FORGET_SECONDS = 3600.0
 _SWEEP_SECONDS = 60.0
-_CRON_SECONDS = 5.0
 
 type Beside = Callable[[], Coroutine[Any, Any, None]]
 
@@ -83,6 +85,7 @@ class Runtime:
     store: Store
     runs: Runs
     crons: Crons
+    deliveries: Deliveries
     event_log: EventLog
     sandbox_kind: str
     sandbox_note: str | None
@@ -174,28 +177,16 @@ async def _assemble(
         stop_runs=runs.stop_for_good,
         remove_files=sandboxes.delete,
     )
-    cron_table = PostgresCronTable(
-        database,
-        event_log,
-        on_submitted=queue.wake,
-        queue_limit=settings.run_queue_per_thread,
-        session_quota=settings.quota_active_sessions,
-        session_life=life.total_seconds(),
-    )
-    crons = Crons(
-        cron_table,
-        quota=settings.run_crons_per_user,
-        clock=lambda: datetime.now(UTC),
-        check_assistant=assistants.get,
-        hear_stop=runs.hear_stop,
-    )
+    crons = make_crons(settings, database, event_log, assistants, runs, on_submitted=queue.wake)
+    states = States(agents, partial(ThreadReader, database), load, fallback=get_assistant("deep"))
+    deliveries = make_deliveries(settings, database, thread_store, states)
     intake = Intake()
     runtime = Runtime(
         settings=settings,
         identity=make_identity(settings, database),
         threads=threads,
         thread_lists=PostgresThreadLists(database, session_life=life),
-        states=States(agents, partial(ThreadReader, database), load, fallback=get_assistant("deep")),
+        states=states,
         approvals=Approvals(approval_store, inspect=change_inspector(files.read), resolve=files.resolve),
         rules=PostgresRuleBook(database),
         copies=Copies(
@@ -209,6 +200,7 @@ async def _assemble(
         store=Store(PostgresItemTable(database), quota=settings.store_max_items),
         runs=runs,
         crons=crons,
+        deliveries=deliveries,
         event_log=event_log,
         sandbox_kind=sandboxes.provider.name,
         sandbox_note=sandboxes.provider.isolation_note,
@@ -221,7 +213,8 @@ async def _assemble(
     )
     beside: list[Beside] = [event_log.poll_forever, partial(sandboxes.keep_sweeping, thread_store.existing)]
     beside.append(notices.run_forever)
-    beside.append(partial(keep_up, Chore("fire_crons", _CRON_SECONDS, crons.fire_due)))
+    beside.append(deliveries.deliver_forever)
+    beside.append(partial(keep_up, cron_chore(crons)))
     beside += [partial(keep_up, chore) for chore in _chores(settings, database, queue, approval_store, threads)]
     return runtime, _background(event_log, worker, intake, beside)
 
@@ -262,6 +255,7 @@ def _chores(
         Chore("expire_approvals", often, approvals.expire),
         Chore("expire_threads", _SWEEP_SECONDS, threads.expire),
         Chore("forget_events", _FORGET_SECONDS, partial(forget_events, database, older_than=older)),
+        Chore("forget_deliveries", _FORGET_SECONDS, partial(forget_deliveries, database)),
         Chore("forget_expired_items", _SWEEP_SECONDS, partial(forget_expired_items, database)),
     ]
 

@@ -9,6 +9,9 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
 from moorage.adapters.embedded_postgres import open_embedded_postgres
 from moorage.adapters.postgres.api_keys import PostgresKeyStore
 from moorage.adapters.postgres.identifier import database_identifier
@@ -61,6 +64,14 @@ async def installation_of(settings: Settings, url: str) -> str:
     workspaces = settings.sandbox_host_workspace_root or str(settings.workspace_root.absolute())
     known = "\n".join([await asyncio.to_thread(database_identifier, url), workspaces])
     return hashlib.sha256(known.encode()).hexdigest()[:16]
+
+
+def webhook_secret(settings: Settings) -> bytes:
+    """What users' keys for webhooks are made from: derived (RFC 5869), it tells nothing of the signing key."""
+    if settings.webhook_secret is not None:
+        return settings.webhook_secret.get_secret_value().encode()
+    derived = HKDF(SHA256(), length=32, salt=None, info=b"moorage webhooks v1")
+    return derived.derive(_secret_key(settings).encode())
 
 
 def _secret_key(settings: Settings) -> str:

@@ -13,6 +13,7 @@ from psycopg.types.json import Jsonb
 from moorage.adapters.postgres.event_log import insert_events, place
 from moorage.adapters.postgres.interrupts import insert_interrupts, pending_of
 from moorage.adapters.postgres.pruning import delete_checkpoints_after
+from moorage.adapters.postgres.webhook_deliveries import enqueue_deliveries
 from moorage.approvals import RaisedInterrupt, seen_by_human
 from moorage.claims import Claim, ClaimLost, StopReason
 from moorage.events import EventType, RunEvent, StoredEvent, encode, run_event
@@ -90,6 +91,7 @@ async def end_run(
     error = Jsonb(outcome.error, dumps=encode) if outcome.error else None
     usage = Jsonb(dict(outcome.usage), dumps=encode)
     await connection.execute(_FINISH_RUN, [outcome.status.value, error, usage, claim.run_id])
+    await enqueue_deliveries(connection, [claim.run_id])
     settled = {
         "seq": placed[-1].seq,
         "started": row["started"],
@@ -129,6 +131,7 @@ async def end_queued(
     await insert_events(connection, placed)
     ended = "UPDATE runs SET status = 'cancelled', finished_at = now(), updated_at = now() WHERE run_id = ANY(%s)"
     await connection.execute(ended, [[row["run_id"] for row in rows]])
+    await enqueue_deliveries(connection, [row["run_id"] for row in rows])
     return [item.stored() for item in placed]
 
 

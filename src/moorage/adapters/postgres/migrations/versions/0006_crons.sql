@@ -37,6 +37,7 @@ CREATE TABLE webhook_deliveries (
     thread_id       text NOT NULL,
     run_id          uuid NOT NULL,
     url             text NOT NULL,
+    checkpoint_id   text,  -- where the run left the thread's state
     payload         jsonb NOT NULL,
     state           text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'delivered', 'failed')),
     attempts        integer NOT NULL DEFAULT 0,
@@ -45,7 +46,7 @@ CREATE TABLE webhook_deliveries (
     created_at      timestamptz NOT NULL DEFAULT now(),
     finished_at     timestamptz
 );
-CREATE INDEX webhook_deliveries_due ON webhook_deliveries (next_attempt_at) WHERE state = 'pending';
+CREATE INDEX webhook_deliveries_due ON webhook_deliveries (owner_id, next_attempt_at) WHERE state = 'pending';
 CREATE INDEX webhook_deliveries_finished ON webhook_deliveries (finished_at) WHERE finished_at IS NOT NULL;
 CREATE INDEX webhook_deliveries_of_owner ON webhook_deliveries (owner_id);
 

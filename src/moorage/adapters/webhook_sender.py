@@ -1,0 +1,113 @@
+"""POSTs to addresses that tenants chose: to public ones, resolved once, without redirects or proxies."""
+
+import asyncio
+import socket
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import httpcore
+import httpx
+
+from moorage.deliveries import NotDelivered
+from moorage.webhooks import AllowList, WebhookRefused, check_webhook, parse_address
+
+_CONNECT_SECONDS = 5.0
+_TOTAL_SECONDS = 20.0
+_MOST_READ = 64 * 1024
+_GONE = 410
+
+
+_FAILURES = (
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.TimeoutException,
+    httpcore.UnsupportedProtocol,
+    OSError,  # TLS's too
+    ValueError,
+)
+
+
+class WebhookSender:
+    """`moorage.deliveries.Sender` over HTTP/1.1. Each request resolves the name, and connects to what it checked."""
+
+    def __init__(self, allowed: AllowList, *, seconds: float = _TOTAL_SECONDS) -> None:
+        """`allowed` is what may be reached beside public addresses; all together may take `seconds`."""
+        self._seconds = seconds
+        self._backend = _CheckedBackend(allowed)
+        self._ssl = httpx.create_ssl_context(trust_env=False)
+
+    async def send(self, url: str, body: bytes, headers: Mapping[str, str]) -> None:
+        try:
+            async with asyncio.timeout(self._seconds):
+                status = await self._post(_parse(url), body, headers)
+        except TimeoutError:
+            raise NotDelivered(f"No answer within {self._seconds:.0f} seconds") from None
+        except _FAILURES as error:
+            raise NotDelivered(f"No connection: {type(error).__name__}") from None
+        if not 200 <= status < 300:
+            raise NotDelivered(f"It answered {status}", for_good=status == _GONE)
+
+    async def _post(self, url: httpcore.URL, body: bytes, headers: Mapping[str, str]) -> int:
+        """The answer's status. The rest of it is read a little, and of no interest."""
+        named = {"Content-Type": "application/json", "User-Agent": "moorage", "Accept": "*/*", **headers}
+        sent = [(name.encode(), value.encode()) for name, value in named.items()]
+        timeouts = {"connect": _CONNECT_SECONDS, "read": self._seconds, "write": self._seconds}
+        async with (
+            httpcore.AsyncConnectionPool(ssl_context=self._ssl, network_backend=self._backend) as pool,
+            pool.stream("POST", url, headers=sent, content=body, extensions={"timeout": timeouts}) as reply,
+        ):
+            read = 0
+            async for part in reply.aiter_stream():
+                read += len(part)
+                if read > _MOST_READ:
+                    break
+            return reply.status
+
+
+class _CheckedBackend(httpcore.AsyncNetworkBackend):
+    """Resolves a name once, refuses it unless every address is allowed, and connects to one of those very addresses.
+
+    TLS is still done with the name: httpcore gives it to `start_tls` of the stream.
+    """
+
+    def __init__(self, allowed: AllowList) -> None:
+        self._allowed = allowed
+        self._plain = cast("httpcore.AsyncNetworkBackend", httpcore.AnyIOBackend())
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109 -- httpcore's
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        addresses = await self._resolve(host, port)
+        failure: Exception | None = None
+        for address in addresses:
+            try:
+                return await self._plain.connect_tcp(address, port, timeout, local_address, socket_options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+        raise failure or httpcore.ConnectError(f"{host} has no address")
+
+    async def _resolve(self, host: str, port: int) -> list[str]:
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            raise NotDelivered("Its host's name cannot be resolved") from None
+        addresses = list(dict.fromkeys(str(item[4][0]) for item in found))
+        for address in addresses:
+            if not self._allowed.permits(host, parse_address(address)):
+                raise NotDelivered("Its host is not out in the internet, nor on the operator's list", for_good=True)
+        return addresses
+
+
+def _parse(url: str) -> httpcore.URL:
+    """By the parser that the address was checked with."""
+    try:
+        parsed = httpx.URL(check_webhook(url))
+    except WebhookRefused as error:
+        raise NotDelivered(error.detail, for_good=True) from None
+    return httpcore.URL(scheme=parsed.raw_scheme, host=parsed.raw_host, port=parsed.port, target=parsed.raw_path)
