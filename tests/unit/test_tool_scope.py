@@ -152,6 +152,15 @@ def test_assistants_that_differ_only_in_name_share_an_agent_and_others_do_not() 
     assert agents().get(assistant("coding", tools=["ls"])) is not first
 
 
+async def test_no_user_s_assistants_push_out_the_system_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moorage.agent.graph._CACHE_LIMIT", 1)
+    made = agents(99_999)
+    own, first = made.get(get_assistant("agent")), made.get(assistant(tools=["ls"]))
+    await made.prepare(assistant(tools=["glob"]))
+    assert made.get(get_assistant("agent")) is own
+    assert made.get(assistant(tools=["ls"])) is not first
+
+
 def test_an_agent_without_tools_is_told_so() -> None:
     assert "You have no tools" in system_prompt(frozenset(), workspace="/w", shared="/s", command_seconds=60)
 

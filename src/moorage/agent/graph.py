@@ -26,7 +26,7 @@ from moorage.assistants import AGENT_TOOLS, SUBAGENT_TOOLS, Assistant, Configura
 type CompiledAgent = CompiledStateGraph[Any, RunContext, Any, Any]
 
 MAX_COMMAND_SECONDS = 600
-_CACHE_LIMIT = 256
+_CACHE_LIMIT = 64  # of users' agents: one with sub-agents takes up to 2 MB
 
 
 class Todos(TodoListMiddleware):
@@ -60,6 +60,7 @@ class Agents:
         self._parts = parts
         self._system: dict[str, CompiledAgent] = {}
         self._cache: OrderedDict[tuple[str, Configuration], CompiledAgent] = OrderedDict()
+        self._building = asyncio.Lock()
 
     def get(self, assistant: Assistant) -> CompiledAgent:
         """The agent of this assistant; raises UnknownModel when its model cannot be had."""
@@ -67,9 +68,15 @@ class Agents:
         return self._keep(assistant, build_agent(assistant, self._parts)) if agent is None else agent
 
     async def prepare(self, assistant: Assistant) -> None:
-        """Build the agent if need be, beside the event loop; raises as `get` does."""
-        if self._find(assistant) is None:
-            self._keep(assistant, await asyncio.to_thread(build_agent, assistant, self._parts))
+        """Build the agent if need be, beside the event loop and one at a time; raises as `get` does.
+
+        One with sub-agents takes a fifth of a second: nobody's assistants may hold up everybody's runs.
+        """
+        if self._find(assistant) is not None:
+            return
+        async with self._building:
+            if self._find(assistant) is None:
+                self._keep(assistant, await asyncio.to_thread(build_agent, assistant, self._parts))
 
     def _find(self, assistant: Assistant) -> CompiledAgent | None:
         if assistant.is_system:

@@ -62,7 +62,7 @@ class AgentRunner:
         reader = PartReader(claim.run_id, assistant.name, context, clock=time.monotonic, model=model)
         entry = Entry(
             self._open_graph(claim, assistant, on_saved, blank=blank),
-            _config(claim, asked, context),
+            _config(claim, asked.recursion_limit or assistant.recursion_limit, context),
             asked,
             context,
             resumes="resume" in run_input,
@@ -81,7 +81,7 @@ class AgentRunner:
         """
         asked: dict[str, Any] = run_input["update"]
         graph = self._open_graph(claim, assistant, on_saved, blank=False)
-        config = _config(claim, GraphInput(checkpoint_id=asked.get("checkpoint_id")), context)
+        config = _config(claim, None, context)
         if asked.get("checkpoint_id"):
             place = {"checkpoint_ns": "", "checkpoint_id": asked["checkpoint_id"]}
             config["configurable"] = {**config.get("configurable", {}), **place}
@@ -99,11 +99,11 @@ class AgentRunner:
         return self._agents.get(assistant).copy(update={"checkpointer": saver})
 
 
-def _config(claim: Claim, asked: GraphInput, context: RunContext) -> RunnableConfig:
+def _config(claim: Claim, recursion_limit: int | None, context: RunContext) -> RunnableConfig:
     ours = context.max_steps * _SUPERSTEPS_PER_STEP
     return {
         "configurable": {"thread_id": claim.thread_id},
-        "recursion_limit": min(ours, asked.recursion_limit or ours),
+        "recursion_limit": min(ours, recursion_limit or ours),
     }
 
 

@@ -108,13 +108,17 @@ class ToolResult:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """`users` are the user's messages, oldest first; `results` came since the last one, `earlier` before it."""
+    """`users` are the user's messages, oldest first; `results` came since the last one, `earlier` before it.
+
+    `system` is what the model was told before them.
+    """
 
     users: tuple[str, ...]
     turn: int
     results: tuple[ToolResult, ...]
     earlier: tuple[ToolResult, ...]
     tools: frozenset[str]
+    system: str = ""
 
     @property
     def said(self) -> str:
@@ -144,6 +148,7 @@ def read_conversation(request: ChatRequest) -> Conversation:
         results=_results(messages[last_user + 1 :]),
         earlier=_results(messages[: last_user + 1]),
         tools=frozenset(tool.function.name for tool in request.tools or ()),
+        system="\n".join(message.text for message in messages if message.role == "system"),
     )
 
 

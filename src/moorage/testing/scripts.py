@@ -42,6 +42,11 @@ def _say_hello(conversation: Conversation) -> Reply:
     return Reply(f'{greeting} We have spoken before ({messages}); you first said: "{earlier[0][:_QUOTED_WORDS]}".')
 
 
+def _tell_instruction(conversation: Conversation) -> Reply:
+    instruction = conversation.system.partition("\n")[0][:_QUOTED_WORDS]
+    return Reply(f'I was told: "{instruction}". My tools: {", ".join(sorted(conversation.tools)) or "none"}.')
+
+
 def _call_in_parallel(conversation: Conversation) -> Reply:
     return _steps(
         conversation,
@@ -193,6 +198,7 @@ _BAD_KEY = Failure(401, "invalid_request_error", "invalid_api_key", "Incorrect A
 _SCRIPTS: Mapping[str, tuple[str, Script]] = MappingProxyType(
     {
         "hello": ("greets, quotes you, and remembers what you first said", _say_hello),
+        "told": ("quotes the first line of its instruction, and names its tools", _tell_instruction),
         "demo": ("a plan, a file, a command, a summary, in English or Chinese: what a newcomer sees", play_demo),
         "write-and-run": ("writes hello.py, runs it, quotes its output; answers later questions", play_write_and_run),
         "parallel": ("three tool calls in one message: two execute, one ls", _call_in_parallel),
