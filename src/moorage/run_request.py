@@ -23,8 +23,8 @@ class RunRequest:
     graph is entered where it stands. `update` and `goto` are those of a LangGraph command; `checkpoint_id` is where the
     run branches off. `interrupt_before` and `interrupt_after` name nodes, "*" all. `context` is what the run changes of
     its assistant's, `thread_metadata` is added to the thread's. `kwargs` is what the client sent, as it is shown. An
-    `ephemeral` run takes its thread with it when it ends. A `state_update` (`{values, as_node?, checkpoint_id?}`)
-    changes the thread's state and runs nothing.
+    `ephemeral` run takes its thread with it when it ends. With `per_call` the client knows approvals call by call. A
+    `state_update` (`{values, as_node?, checkpoint_id?}`) changes the thread's state and runs nothing.
     """
 
     assistant_id: str | None = None
@@ -43,6 +43,7 @@ class RunRequest:
     webhook: str | None = None
     after_seconds: float = 0
     ephemeral: bool = False
+    per_call: bool = False
     thread_metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
     state_update: Mapping[str, Any] | None = None
 

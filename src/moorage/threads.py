@@ -55,7 +55,10 @@ class Ttl:
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """`wire_id` is how clients of the LangGraph wire know it: as they named it, else its id. `error` is a problem."""
+    """`wire_id` is how clients of the LangGraph wire know it: as they named it, else its id. `error` is a problem.
+
+    With `per_call` its client knows approvals call by call, others one batch of all that wait.
+    """
 
     thread_id: ThreadId
     owner_id: UserId
@@ -73,6 +76,7 @@ class Thread:
     updated_at: datetime
     state_updated_at: datetime | None
     error: dict[str, Any] | None = None
+    per_call: bool = False
     ttl: Ttl | None = None
     expires_at: datetime | None = None
 

@@ -125,6 +125,7 @@ def run_request(
     thread_metadata: Mapping[str, Any] | None = None,
     ephemeral: bool = False,
     after_seconds: float = 0,
+    per_call: bool = False,
 ) -> RunRequest:
     """What the body asks. `thread` is the one it is for, where there is one already.
 
@@ -155,6 +156,7 @@ def run_request(
         webhook=check_webhook(body.webhook) if body.webhook else None,
         after_seconds=after_seconds,
         ephemeral=ephemeral,
+        per_call=per_call,
         thread_metadata=thread_metadata or {},
     )
 

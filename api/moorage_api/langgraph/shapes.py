@@ -14,6 +14,7 @@ from moorage.events import Role, encode
 from moorage.thread_lists import ListedThread
 from moorage.threads import HistoryMessage, Thread
 from moorage_api.langgraph.batching import fold
+from moorage_api.langgraph.v3_payloads import approval
 
 type Json = dict[str, Any]
 
@@ -115,23 +116,30 @@ def shown_listed(item: ListedThread) -> Json:
     """A thread of a list, with what is kept of its values beside the graph's state."""
     thread = item.thread
     values = {**item.values, "messages": shown_messages(item.messages)}
-    batch = folded(item.pending)
-    interrupts = {str(uuid.UUID(batch["id"])): [batch]} if batch else {}
-    return shown_thread(thread, values if thread.last_seq else None, interrupts)
+    return shown_thread(
+        thread, values if thread.last_seq else None, _by_task(None, shown_pending(thread, item.pending))
+    )
 
 
-def folded(pending: Sequence[Interrupt]) -> Json | None:
-    """The one interrupt that all pending approvals of a thread are shown as."""
-    batch = fold([seen_by_human(item) for item in pending])
-    return batch and {"id": batch["id"], "value": batch["value"]}
+def shown_pending(thread: Thread, pending: Sequence[Interrupt]) -> list[Json]:
+    """The approvals of a thread as its client knows them: call by call, or all in one batch."""
+    items = [seen_by_human(item) for item in pending]
+    if thread.per_call:
+        asked = [(item["id"], approval(item)) for item in items]
+        return [
+            {"id": item_id, "value": value, "response_schema": value["response_schema"]} for item_id, value in asked
+        ]
+    batch = fold(items)
+    return [{"id": batch["id"], "value": batch["value"]}] if batch else []
 
 
-def task_interrupts(state: ThreadState, pending: Sequence[Interrupt]) -> dict[str, list[Json]]:
+def task_interrupts(state: ThreadState, thread: Thread, pending: Sequence[Interrupt]) -> dict[str, list[Json]]:
     """What a thread in this state waits for, by the task that shows it."""
-    batch = folded(pending)
-    if batch is None:
-        return {}
-    return {_asking(state) or str(uuid.UUID(batch["id"])): [batch]}
+    return _by_task(_asking(state), shown_pending(thread, pending))
+
+
+def _by_task(task_id: str | None, shown: list[Json]) -> dict[str, list[Json]]:
+    return {task_id or str(uuid.UUID(shown[0]["id"])): shown} if shown else {}
 
 
 def shown_state(state: ThreadState, thread: Thread, pending: Sequence[Interrupt]) -> Json:
@@ -140,18 +148,18 @@ def shown_state(state: ThreadState, thread: Thread, pending: Sequence[Interrupt]
     The task that shows it comes last: clients of the legacy wire look at the last task only.
     """
     is_current = state.is_latest and state.place is not None and not state.place.checkpoint_ns
-    batch = folded(pending) if is_current else None
-    shows = _asking(state) if batch else None
+    asked = shown_pending(thread, pending) if is_current else []
+    shows = _asking(state) if asked else None
     tasks = sorted(state.tasks, key=lambda task: task.id == shows)
     return {
         "values": state.values,
         "next": state.next,
-        "tasks": [_task(task, thread, [batch] if batch and task.id == shows else []) for task in tasks],
+        "tasks": [_task(task, thread, asked if task.id == shows else []) for task in tasks],
         "metadata": _metadata(state, thread),
         "created_at": state.created_at,
         "checkpoint": _checkpoint(state.place, thread),
         "parent_checkpoint": _checkpoint(state.parent, thread),
-        "interrupts": [batch] if batch else [],
+        "interrupts": asked,
         "checkpoint_id": state.place and state.place.checkpoint_id,
         "parent_checkpoint_id": state.parent and state.parent.checkpoint_id,
     }

@@ -36,8 +36,13 @@ async def thread_for(runtime: Runtime, principal: Principal, thread_id: str, bod
     return await runtime.threads.ensure(principal, thread_id, if_exists=IfExists.DO_NOTHING)
 
 
-async def start_on(runtime: Runtime, principal: Principal, thread: Thread, body: RunBody) -> StartedRun:
-    """Start a run on this thread: with input, or, when the command resumes, as the answer to what waits."""
+async def start_on(
+    runtime: Runtime, principal: Principal, thread: Thread, body: RunBody, *, per_call: bool = False
+) -> StartedRun:
+    """Start a run on this thread: with input, or, when the command resumes, as the answer to what waits.
+
+    `per_call`: the client knows approvals call by call.
+    """
     assistant = await _assistant(runtime, principal, body)
     request = run_request(
         body,
@@ -47,6 +52,7 @@ async def start_on(runtime: Runtime, principal: Principal, thread: Thread, body:
         assistant_id=assistant.assistant_id,
         thread_metadata=thread_metadata(assistant),
         after_seconds=body.after_seconds,
+        per_call=per_call,
     )
     return StartedRun(thread, await start_request(runtime, principal, thread, body, request))
 

@@ -255,7 +255,7 @@ async def _shown(runtime: Runtime, thread: Thread) -> Json:
         return shown_thread(thread, None, {})
     state = await runtime.states.latest(thread)
     pending = await runtime.approvals.pending(thread.owner_id, thread.thread_id)
-    return shown_thread(thread, state.values if state.place else None, task_interrupts(state, pending))
+    return shown_thread(thread, state.values if state.place else None, task_interrupts(state, thread, pending))
 
 
 def _first_updates(supersteps: list[Superstep]) -> list[Update]:

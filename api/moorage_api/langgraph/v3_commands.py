@@ -132,7 +132,7 @@ class Commands:
             thread = await self._runtime.threads.ensure(self._principal, self._named, if_exists=IfExists.DO_NOTHING)
         if resumes:
             self._principal.require(Scope.APPROVE)
-        started = await start_on(self._runtime, self._principal, thread, body)
+        started = await start_on(self._runtime, self._principal, thread, body, per_call=True)
         return Done({"run_id": started.run.run_id}, first_frame(started.run.first_seq) - 1)
 
     async def _is_answer(self, thread: Thread, params: Params) -> bool:

@@ -44,7 +44,7 @@ _TOUCH_THREAD = """
 UPDATE threads SET last_seq = last_seq + %(events)s, message_count = message_count + %(messages)s,
     turn_count = turn_count + %(turns)s, run_status = 'busy', last_active = now(), updated_at = now(),
     title = CASE WHEN title = '' THEN %(title)s ELSE title END, assistant_id = %(assistant_id)s,
-    metadata = metadata || %(metadata)s
+    metadata = metadata || %(metadata)s, per_call = COALESCE(%(per_call)s, per_call)
 WHERE thread_id = %(thread_id)s
 """
 
@@ -180,6 +180,7 @@ class Submission:
             "title": _title(asked[0].content if asked else ""),
             "assistant_id": assistant_id,
             "metadata": Jsonb(dict(self._request.thread_metadata), dumps=encode),
+            "per_call": self._request.per_call if self._content is None and not self._is_update else None,
             "thread_id": self._claim.thread_id,
         }
         await connection.execute(_TOUCH_THREAD, touched)

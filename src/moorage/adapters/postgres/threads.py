@@ -36,7 +36,7 @@ type Row = dict[str, Any]
 
 THREAD_COLUMNS = """thread_id, owner_id, title, assistant_id, run_status, message_count, turn_count, last_seq,
     created_at, last_active, COALESCE(wire_id, thread_id) AS wire_id, metadata, updated_at, state_updated_at, error,
-    ttl, expires_at,
+    per_call, ttl, expires_at,
     CASE WHEN status = 'active' AND %(life)s > 0 AND last_active < now() - make_interval(secs => %(life)s)
     THEN 'expired' ELSE status END AS status"""
 
@@ -285,6 +285,7 @@ def thread_of(row: Row) -> Thread:
         updated_at=row["updated_at"],
         state_updated_at=row["state_updated_at"],
         error=row["error"],
+        per_call=row["per_call"],
         ttl=Ttl(ttl["minutes"], ExpiryStrategy(ttl["strategy"])) if ttl else None,
         expires_at=row["expires_at"],
     )

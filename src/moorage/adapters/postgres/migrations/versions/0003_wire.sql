@@ -1,6 +1,7 @@
 -- Threads -------------------------------------------------------------------------------------------------------------
 
 -- `wire_id`: the bare uuid by which a client of the wire named the thread; NULL: the full id.
+-- `per_call`: its client knows approvals call by call; others see one batch of all that wait.
 -- `state_values`: the graph's state but for its messages, which have a table of their own.
 ALTER TABLE threads
     ADD COLUMN wire_id          text,
@@ -10,7 +11,8 @@ ALTER TABLE threads
     ADD COLUMN state_updated_at timestamptz,
     ADD COLUMN ttl              jsonb,  -- {"minutes", "strategy"}
     ADD COLUMN expires_at       timestamptz,
-    ADD COLUMN is_temporary     boolean NOT NULL DEFAULT false;  -- a stateless run's: no list shows it
+    ADD COLUMN is_temporary     boolean NOT NULL DEFAULT false,  -- a stateless run's: no list shows it
+    ADD COLUMN per_call         boolean NOT NULL DEFAULT false;
 ALTER TABLE threads NO FORCE ROW LEVEL SECURITY;
 UPDATE threads SET updated_at = last_active, state_updated_at = last_active;
 ALTER TABLE threads FORCE ROW LEVEL SECURITY;
