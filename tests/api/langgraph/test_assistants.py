@@ -179,6 +179,28 @@ async def test_a_run_follows_the_instruction_and_the_tools_of_its_assistant(alic
     assert (await told(alice, made["assistant_id"])).endswith("My tools: none.")
 
 
+async def test_a_run_of_the_wire_is_by_the_assistant_that_it_names(alice: User):
+    made = await create(alice, context={"model": "scripted:told", "instruction": "Be brief.", "tools": ["ls"]})
+    thread = await post(alice, "/threads")
+    said = {"messages": [{"role": "user", "content": "what were you told?"}]}
+    run = {"assistant_id": made["assistant_id"], "input": said}
+    state = await post(alice, f"/threads/{thread['thread_id']}/runs/wait", **run)
+    assert state["messages"][-1]["content"] == 'I was told: "Be brief.". My tools: ls.'
+    shown = await get(alice, f"/threads/{thread['thread_id']}")
+    named = {"graph_id": "agent", "assistant_id": made["assistant_id"]}
+    assert shown["metadata"] | named == shown["metadata"]
+
+
+async def test_a_run_of_the_wire_names_nobody_elses_assistant(new_user: NewUser):
+    al, al_ice = await new_user("al"), await new_user("al-ice")
+    theirs = await create(al_ice)
+    thread = await post(al, "/threads")
+    path = f"/threads/{thread['thread_id']}/runs"
+    reply = await post(al, path, 404, assistant_id=theirs["assistant_id"], input={"messages": []})
+    assert reply["code"] == "unknown_assistant"
+    assert await get(al, path) == []
+
+
 async def test_the_next_run_of_a_session_is_by_the_latest_version(alice: User):
     made = await create(alice, context={"tools": ["ls", "execute"]})
     thread = await alice.new_session(assistant_id=made["assistant_id"])
