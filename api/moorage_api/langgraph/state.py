@@ -8,7 +8,6 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from moorage.agent.states import HistoryQuery, Place, ThreadState
-from moorage.agent.wire_json import read_messages
 from moorage.events import encode
 from moorage.identity import Principal
 from moorage.ids import full_thread_id
@@ -16,7 +15,7 @@ from moorage.runtime import Runtime
 from moorage.threads import Thread
 from moorage_api.deps import PrincipalDep, RuntimeDep
 from moorage_api.langgraph.deps import WireThreadDep
-from moorage_api.langgraph.requests import CheckpointBody, RefusedField
+from moorage_api.langgraph.requests import CheckpointBody, RefusedField, read_state
 from moorage_api.langgraph.shapes import WireState, answer, selected, shown_state
 
 router = APIRouter(prefix="/threads/{thread_id}", tags=["langgraph"])
@@ -157,9 +156,9 @@ async def change_state(
     runtime: Runtime, thread: Thread, values: Json | None, *, as_node: str | None, checkpoint_id: str | None
 ) -> str:
     """Change the state as a client says; answers the new checkpoint's id. Raises what is wrong before anything runs."""
-    if values is not None and values.get("messages") is not None:
-        values = {**values, "messages": read_messages(values["messages"])}
-    await runtime.states.check_update(thread, as_node=as_node, checkpoint_id=checkpoint_id)
+    if values is not None:
+        values = read_state(values, "values")
+    await runtime.states.check_update(thread, values or (), as_node=as_node, checkpoint_id=checkpoint_id)
     return await runtime.runs.update_state(thread, values, as_node=as_node, checkpoint_id=checkpoint_id)
 
 

@@ -1,6 +1,6 @@
 """Reading what a thread's graph holds: now, at a checkpoint, and how it came about. All values in the wire's JSON."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -36,6 +36,13 @@ class UnknownNode(InvalidPayload):
 
     def __init__(self) -> None:
         super().__init__("as_node: the thread's graph has no such node")
+
+
+class UnknownValue(InvalidPayload):
+    code = "unknown_value"
+
+    def __init__(self, known: Collection[str]) -> None:
+        super().__init__(f"values: the thread's graph keeps {', '.join(sorted(known))}, and nothing else")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +131,17 @@ class States:
         newest = await self._read(graph, thread, Place(checkpoint_ns=place.checkpoint_ns), subgraphs=False)
         return replace(state, is_latest=newest.place is not None and newest.place.checkpoint_id == place.checkpoint_id)
 
-    async def check_update(self, thread: Thread, *, as_node: str | None, checkpoint_id: str | None) -> None:
-        """Raise UnknownNode or UnknownCheckpoint for an update of the state that could only fail, or begin nowhere."""
+    async def check_update(
+        self, thread: Thread, values: Collection[str], *, as_node: str | None, checkpoint_id: str | None
+    ) -> None:
+        """Raise UnknownValue, UnknownNode or UnknownCheckpoint for an update of the state that could not be made.
+
+        LangGraph itself forgets values that the graph does not keep, and begins at a checkpoint that is not there.
+        """
         graph = await self._graph(thread)
+        kept = frozenset(name for name in graph.stream_channels_list if not name.startswith("_"))
+        if not kept.issuperset(values):
+            raise UnknownValue(kept)
         if as_node is not None and as_node not in graph.nodes and as_node not in _NO_NODES:
             raise UnknownNode
         if checkpoint_id is not None:

@@ -75,10 +75,16 @@ def _text_of_part(part: Any) -> str:
 
 
 def _plain(item: Any) -> Any:
-    """LangChain's dumped form `{"lc": 1, ...}` would be loaded by class: it is data here, and refused."""
-    if isinstance(item, dict) and "lc" in item:
+    """LangChain's dumped form `{"lc": 1, ...}` would be loaded by class: it is data here, and refused.
+
+    What removes a message needs no words: clients send its id only.
+    """
+    if not isinstance(item, dict):
+        return item
+    found = cast("dict[str, Any]", item)
+    if "lc" in found:
         raise InvalidMessages("messages take no serialized objects")
-    return cast("Any", item)
+    return {"content": "", **found} if found.get("type") == "remove" else found
 
 
 def _with_id(message: BaseMessage) -> dict[str, Any]:

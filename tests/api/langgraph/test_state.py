@@ -219,6 +219,8 @@ async def test_a_change_may_start_from_an_older_checkpoint_and_the_conversation_
         {"values": {"messages": "\u0007", "todos": "nonsense"}, "as_node": "model", "bogus": 1},
         {"values": {"messages": [{"lc": 1, "type": "constructor", "id": ["x"], "kwargs": {}}]}},
         {"values": {"messages": [{"type": "bogus"}]}},
+        {"values": {"files": {"/a.txt": "what no graph of ours keeps in its state"}}},
+        {"values": {"_summarization_event": {}}},
         {"values": {}, "checkpoint": {"checkpoint_ns": "tools:x"}},
         {"values": {}, "checkpoint_id": "nonsense"},
         {"values": []},
@@ -231,6 +233,17 @@ async def test_a_change_that_cannot_be_made_is_refused_and_changes_nothing(alice
     assert reply.status_code in (404, 422), reply.text
     assert await get(alice, f"/threads/{thread}/state") == before
     assert (await get(alice, f"/threads/{thread}"))["status"] == "idle"
+
+
+async def test_a_message_is_removed_or_replaced_by_its_id(alice: User):
+    thread = await new_thread(alice, SAYS_HI)
+    human, ai = (await get(alice, f"/threads/{thread}/state"))["values"]["messages"]
+    removed = {"type": "remove", "id": ai["id"]}
+    replaced = {"type": "human", "content": "said better", "id": human["id"]}
+    await post(alice, f"/threads/{thread}/state", values={"messages": [removed, replaced]})
+    assert said(await get(alice, f"/threads/{thread}/state")) == ["said better"]
+    await post(alice, f"/threads/{thread}/state", values={"messages": None})
+    assert said(await get(alice, f"/threads/{thread}/state")) == ["said better"]
 
 
 async def test_the_state_of_a_new_thread_can_be_given(alice: User):
