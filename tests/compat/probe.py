@@ -51,6 +51,8 @@ async def _play(wire: Wire, scenario: Scenario, answers: dict[str, str]) -> None
                 if name in answers:
                     raise AssertionError(f"two facts are named {name}")
                 answers[name] = answer
+    except httpx.ConnectError:
+        raise  # there is no server: that is not a fact about one
     except Exception as error:  # noqa: BLE001 - whatever a server answers is a fact about it
         answers[f"({scenario.__name__.replace('_', ' ')}: all of it)"] = f"broke off: {error!r}"[:200]
 

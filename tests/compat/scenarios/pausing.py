@@ -64,6 +64,9 @@ async def the_stream(wire: Wire) -> Facts:
         frames = await stream.all()
     places = [frame.event for frame in frames if "__interrupt__" in (frame.data or {})]
     yield "frames that carry `__interrupt__`", ", ".join(places)
+    async with wire.run_stream(await wire.new_thread(), ONE, stream_mode=["messages-tuple"]) as stream:
+        others = [frame.event for frame in await stream.all() if "__interrupt__" in (frame.data or {})]
+    yield "... with messages-tuple only", ", ".join(others) or "none"
     yield "the paused stream's last frame", frames[-1].event
 
 

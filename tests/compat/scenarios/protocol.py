@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
+from tests.compat.scenarios.busy import SLOW
 from tests.compat.scenarios.pausing import APPROVE, ONE
 from tests.compat.scenarios.streams import SUB_AGENT
 from tests.compat.wire import Frame, Json, Wire, interrupts, poll, run_body, script
@@ -90,6 +91,44 @@ async def paused_and_answered(wire: Wire) -> Facts:
     order = [kind for kind in kinds if kind in ("input.requested", "interrupted", "running", "completed")]
     yield "order of a pause and its answer", ", ".join(order)
     yield "`input.respond` again", _answer(await _respond(wire, thread, asked, decision))
+
+
+async def paused_in_a_sub_agent(wire: Wire) -> Facts:
+    thread = str(uuid.uuid4())
+    job = {"subagent_type": "general-purpose", "description": ONE}
+    events = asyncio.create_task(_until(wire, thread, "completed"))
+    await asyncio.sleep(0.3)  # as above
+    await _send(wire, thread, "run.start", run_body(script(("task", job))))
+    pending = await _first_interrupt(wire, thread)
+    batched = "action_requests" in pending["value"]
+    reply = await _respond(wire, thread, pending["id"], {"decisions": [APPROVE]} if batched else APPROVE)
+    yield "paused in a sub-agent: `input.respond` without its namespace", _answer(reply)
+    frames = await events
+    asked = [_place(frame) for frame in frames if frame.event == "input.requested"]
+    yield "... place of `input.requested`", ", ".join(asked)
+    places = dict.fromkeys(f"{_kind(one)} {_place(one)}".strip() for one in frames if one.event == "lifecycle")
+    yield "... `lifecycle`", ", ".join(places)
+
+
+async def started_while_paused(wire: Wire) -> Facts:
+    thread = str(uuid.uuid4())
+    await _send(wire, thread, "run.start", run_body(ONE))
+    await _first_interrupt(wire, thread)
+    reply = await _send(wire, thread, "run.start", {"assistant_id": "agent", "input": {"decisions": [APPROVE]}})
+    yield "`run.start` with decisions as input, when paused", _answer(reply)
+    await wire.settled(thread)
+    yield "... the command ran", str("hi" in await wire.tool_results(thread))
+
+
+async def started_while_busy(wire: Wire) -> Facts:
+    for strategy in ("reject", "interrupt"):
+        thread = str(uuid.uuid4())
+        await _send(wire, thread, "run.start", run_body(SLOW))
+        body = {**run_body(script(then="second")), "multitaskStrategy": strategy, "multitask_strategy": strategy}
+        yield f"`run.start` when busy, `{strategy}`", _answer(await _send(wire, thread, "run.start", body))
+        await wire.settled(thread)
+        runs = await wire.get(f"/threads/{thread}/runs")
+        yield "... the runs end as", ", ".join(sorted(run["status"] for run in runs))
 
 
 async def asked_per_call(wire: Wire) -> Facts:
@@ -222,5 +261,6 @@ def _ids(frames: Sequence[Frame]) -> list[str]:
 
 
 SCENARIOS = (
-    one_run, sub_agent, paused_and_answered, asked_per_call, refused, over_a_socket, seen_from_the_other_side,
+    one_run, sub_agent, paused_and_answered, paused_in_a_sub_agent, started_while_paused, started_while_busy,
+    asked_per_call, refused, over_a_socket, seen_from_the_other_side,
 )  # fmt: skip

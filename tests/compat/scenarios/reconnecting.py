@@ -80,6 +80,21 @@ async def stateless(wire: Wire) -> Facts:
     yield "stateless, joined in mid-run", f"{stream.status}: {_complete([*first, *rest])}"
 
 
+async def of_the_thread(wire: Wire) -> Facts:
+    thread = await wire.new_thread()
+    for mode in ("run_modes", "lifecycle", "state_update"):
+        async with wire.stream("GET", f"/threads/{thread}/stream?stream_mode={mode}") as stream:
+            run = (await wire.create(thread, numbers(3), stream_mode=MODES)).json()["run_id"]
+            await wire.until_run(thread, run)
+            frames = await stream.all(seconds=2)
+        yield (
+            f"`GET /threads/{{id}}/stream`, {mode}",
+            ", ".join(dict.fromkeys(frame.event for frame in frames)) or "none",
+        )
+    ids = [frame.id for frame in frames]
+    yield "... frames with an id", _share(frames) if ids else "no frames"
+
+
 async def unknown_run(wire: Wire) -> Facts:
     thread = await wire.new_thread()
     run = "00000000-0000-4000-8000-000000000000"
@@ -119,4 +134,4 @@ def _last(frames: Sequence[Frame]) -> str:
     return f"`{frames[-1].event}`" if frames else "nothing"
 
 
-SCENARIOS = (resumable, not_resumable, whole, disconnecting, stateless, unknown_run)
+SCENARIOS = (resumable, not_resumable, whole, disconnecting, stateless, of_the_thread, unknown_run)
