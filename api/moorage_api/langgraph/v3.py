@@ -4,7 +4,7 @@ The log is folded from the first event of a run on: nothing that a frame says is
 run that a client joins late is what it said to those who were there.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -25,7 +25,7 @@ from moorage_api.langgraph.v3_payloads import (
     tool_ended,
     without_interrupts,
 )
-from moorage_api.langgraph.values import StateFold
+from moorage_api.langgraph.values import StateFold, Values
 
 _NEVER_ASKED = frozenset({"ls", "read_file", "glob", "grep", "write_todos", "task"})
 _ROOT: Namespace = ()
@@ -37,6 +37,7 @@ _TERMINAL = {
     "timeout": "failed",
 }
 
+type LoadFinal = Callable[[], Awaitable[Values | None]]
 type Told = tuple[str, Namespace, Data]
 
 
@@ -73,18 +74,28 @@ class _Run:
 class Projection:
     """Reads a thread's events in order; each becomes no, one or many frames."""
 
-    def __init__(self, thread: str, fold: StateFold) -> None:
-        """`thread` is the thread's id as its clients know it; `fold` knows the states that its runs begin with."""
+    def __init__(self, thread: str, fold: StateFold, *, final: LoadFinal | None = None) -> None:
+        """`thread` is the thread's id as its clients know it; `fold` knows the states that its runs begin with.
+
+        `final` loads the state in which a run left its thread, for runs that did not record theirs.
+        """
         self._thread = thread
         self._fold = fold
+        self._final = final
         self._runs: dict[RunId, _Run] = {}
         self._running: RunId | None = None
 
-    async def read(self, event: StoredEvent) -> list[Frame]:
-        """The frames of this event, numbered; those beyond 1024, of more than a thousand parallel calls, are cut."""
+    async def read(self, event: StoredEvent, *, live: bool = True) -> list[Frame]:
+        """The frames of this event, numbered; those beyond 1024, of more than a thousand parallel calls, are cut.
+
+        What is not `live` has been followed by more: nothing is loaded for it.
+        """
         data: Data = orjson.loads(event.data)
         run = self._runs.setdefault(event.run_id, _Run())
+        ran = self._running == event.run_id
         told = [item async for item in self._told(event, run, data)]
+        if event.type is EventType.RUN_END and live and ran and not run.recorded and self._final is not None:
+            told += [("values", _ROOT, without_interrupts(values)) for values in [await self._final()] if values]
         first, timestamp = first_frame(event.seq), _milliseconds(event.at)
         return [
             Frame(

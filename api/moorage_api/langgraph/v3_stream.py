@@ -90,7 +90,7 @@ class _Tape:
         self._subscription = subscription
         self._wanted = subscription.wanted
         self._head = thread.last_seq
-        self._projection = Projection(thread.wire_id, StateFold(self._load))
+        self._projection = Projection(thread.wire_id, StateFold(self._load), final=self._final)
 
     async def frames(self) -> AsyncGenerator[list[Frame]]:
         """Ends when the thread is removed, or the server stops."""
@@ -111,7 +111,7 @@ class _Tape:
     async def _of(self, event: StoredEvent) -> list[Frame]:
         """The wanted frames of an event; all events are read, because later ones build on them."""
         since = self._subscription.since
-        frames = await self._projection.read(event)
+        frames = await self._projection.read(event, live=event.seq > self._head)
         return [frame for frame in frames if (since is None or frame.seq > since) and self._wanted.takes(frame)]
 
     async def _batches(self, begin: int) -> AsyncGenerator[list[StoredEvent]]:
@@ -154,6 +154,9 @@ class _Tape:
             return (await self._runtime.runs.get(self._thread, event.run_id)).first_seq
         except NotFound:  # it was removed from the list of runs; its events stay
             return event.seq
+
+    async def _final(self) -> Values | None:
+        return await self._runtime.states.values(self._thread)
 
     async def _load(self, checkpoint_id: str) -> Values:
         return (await self._runtime.states.at(self._thread, Place(checkpoint_id))).values
