@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import httpx
 import pytest
+from starlette.routing import WebSocketRoute
 from tests.api.harness import NewUser, Server
 
 from moorage_api.app import create_app
@@ -67,6 +68,22 @@ ACCESS: dict[str, Access] = {
     "POST /threads/{thread_id}/state/checkpoint": "owner",
     "GET /threads/{thread_id}/history": "owner",
     "POST /threads/{thread_id}/history": "owner",
+    "GET /threads/{thread_id}/stream": "owner",
+    "POST /threads/{thread_id}/runs": "owner",
+    "POST /threads/{thread_id}/runs/stream": "owner",
+    "POST /threads/{thread_id}/runs/wait": "owner",
+    "GET /threads/{thread_id}/runs": "owner",
+    "GET /threads/{thread_id}/runs/{run_id}": "owner",
+    "DELETE /threads/{thread_id}/runs/{run_id}": "owner",
+    "GET /threads/{thread_id}/runs/{run_id}/join": "owner",
+    "GET /threads/{thread_id}/runs/{run_id}/stream": "owner",
+    "POST /threads/{thread_id}/runs/{run_id}/cancel": "owner",
+    "POST /runs": "user",
+    "POST /runs/stream": "user",
+    "POST /runs/wait": "user",
+    "POST /runs/batch": "user",
+    "POST /runs/cancel": "user",
+    "GET /runs/{run_id}/stream": "user",
     "PUT /store/items": "user",
     "GET /store/items": "user",
     "DELETE /store/items": "user",
@@ -99,7 +116,16 @@ ACCESS: dict[str, Access] = {
     "GET /assistants/{assistant_id}/subgraphs/{namespace}": "user",
     "POST /assistants/{assistant_id}/versions": "user",
     "POST /assistants/{assistant_id}/latest": "user",
+    # These answer 501 to everybody, and know nothing.
+    "POST /a2a/{assistant_id}": "public",
+    "GET /.well-known/agent-card.json": "public",
+    "GET /mcp/": "public",
+    "POST /mcp/": "public",
+    "DELETE /mcp/": "public",
+    "GET /metrics": "public",
 }
+# They are accepted first: a browser cannot read why a connection was refused.
+SOCKETS: dict[str, Access] = {"WS /threads/{thread_id}/stream/events": "owner"}
 BODIES: dict[str, dict[str, object]] = {
     "POST /threads/{thread_id}/runs/crons": {"assistant_id": "agent", "schedule": "@daily"},
     "PATCH /api/sessions/{thread_id}": {"title": "mine now"},
@@ -110,14 +136,19 @@ BODIES: dict[str, dict[str, object]] = {
     "POST /threads/{thread_id}/state": {"values": None},
     "POST /threads/{thread_id}/state/checkpoint": {"checkpoint": {}},
     "POST /threads/{thread_id}/history": {},
+    "POST /threads/{thread_id}/runs": {"assistant_id": "agent"},
+    "POST /threads/{thread_id}/runs/stream": {"assistant_id": "agent"},
+    "POST /threads/{thread_id}/runs/wait": {"assistant_id": "agent"},
 }
 
 
 def operations(routes: Sequence[Any]) -> Iterator[str]:
-    """Every mounted method and path, those of included routers too."""
+    """Every mounted method and path, those of included routers too; WebSockets as `WS`."""
     for route in routes:
         if (router := getattr(route, "original_router", None)) is not None:
             yield from operations(router.routes)
+        if isinstance(route, WebSocketRoute):
+            yield f"WS {route.path}"
         for method in sorted(getattr(route, "methods", None) or ()):
             if method != "HEAD":
                 yield f"{method} {route.path}"
@@ -134,7 +165,7 @@ async def call(client: httpx.AsyncClient, operation: str, **ids: str) -> httpx.R
 
 
 async def test_every_mounted_operation_is_declared(server: Server):
-    assert set(operations(create_app(server.runtime).routes)) == set(ACCESS)
+    assert set(operations(create_app(server.runtime).routes)) == {*ACCESS, *SOCKETS}
 
 
 @pytest.mark.parametrize("operation", with_access("user") + with_access("owner"))
