@@ -43,7 +43,7 @@ async def ok() -> dict[str, bool]:
 
 @router.get("/info")
 async def info(runtime: RuntimeDep) -> dict[str, Any]:
-    """What this server is: version, sandbox, model, and whether one may register."""
+    """What this server is: version, sandbox, model, who may register; `flags` are for clients of the LangGraph wire."""
     return {
         "name": "moorage",
         "version": version("moorage"),
@@ -53,7 +53,7 @@ async def info(runtime: RuntimeDep) -> dict[str, Any]:
         "runtime": runtime.settings.sandbox_runtime or "default",
         "model": runtime.model_name,
         "registration": "open" if runtime.settings.registration_open else "closed",
-        "flags": {"assistants": True, "crons": True, "langsmith": False},
+        "flags": {"assistants": True, "crons": True, "langsmith": False, "strict_resume": True},
         "host": {"python": platform.python_version()},
     }
 

@@ -77,7 +77,11 @@ async def create_session(
     assistant = await runtime.assistants.get(principal.user_id, wanted.assistant_id)
     request = request_key(idempotency_key, "session", asked(wanted))
     thread_id = await runtime.threads.create(
-        principal, title=wanted.title, assistant_id=assistant.assistant_id, request=request
+        principal,
+        title=wanted.title,
+        assistant_id=assistant.assistant_id,
+        metadata=assistant.thread_metadata,
+        request=request,
     )
     return CreatedSession(thread_id=thread_id)
 

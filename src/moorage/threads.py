@@ -262,10 +262,11 @@ class Threads:
         *,
         title: str = "",
         assistant_id: str = "agent",
+        metadata: Mapping[str, Any] | None = None,
         request: RequestKey | None = None,
     ) -> ThreadId:
         """A new session, or that of the same request; raises SessionQuotaExceeded beyond the user's quota."""
-        new = NewThread(new_thread_id(principal.user_id), scrub_text(title), assistant_id)
+        new = NewThread(new_thread_id(principal.user_id), scrub_text(title), assistant_id, metadata=metadata or {})
         return await self._store.create(principal.user_id, new, quota=self._quota, request=request)
 
     async def ensure(
@@ -298,11 +299,11 @@ class Threads:
             ttl=ttl,
             is_temporary=is_temporary,
         )
-        return await self._make(principal.user_id, new, if_exists)
+        return await self._make(principal.user_id, new, if_exists, is_named=thread_id is not None)
 
-    async def _make(self, owner: UserId, new: NewThread, if_exists: IfExists) -> Thread:
-        """Whoever is second, by however little, finds what the first has made."""
-        found = await self._store.find(owner, new.thread_id)
+    async def _make(self, owner: UserId, new: NewThread, if_exists: IfExists, *, is_named: bool) -> Thread:
+        """Whoever is second, by however little, finds what the first has made. An id that nobody named is new."""
+        found = await self._store.find(owner, new.thread_id) if is_named else None
         if found is None:
             try:
                 await self._store.create(owner, new, quota=self._quota)

@@ -39,7 +39,6 @@ from moorage_api.langgraph.requests import (
     run_request,
 )
 from moorage_api.langgraph.shapes import answer
-from moorage_api.langgraph.starts import thread_metadata
 
 router = APIRouter(tags=["langgraph"])
 
@@ -209,7 +208,7 @@ async def _new_cron(runtime: Runtime, principal: Principal, body: CronBody, thre
     if body.command is not None or body.checkpoint is not None or body.checkpoint_id is not None:
         raise RefusedField("command" if body.command else "checkpoint_id", "is not for runs that come again and again")
     assistant = await runtime.assistants.get(principal.user_id, body.assistant_id)
-    request = _request(body, principal, thread, assistant.assistant_id, thread_metadata(assistant))
+    request = _request(body, principal, thread, assistant.assistant_id, assistant.thread_metadata)
     payload = body.model_dump(mode="json", exclude_unset=True) | {"assistant_id": assistant.wire_id}
     on_completed = None if thread else OnRunCompleted(body.on_run_completed or "delete")
     return NewCron(

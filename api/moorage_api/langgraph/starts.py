@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from moorage.agent.states import Place
 from moorage.approvals import seen_by_human
-from moorage.assistants import Assistant, wire_assistant_id
+from moorage.assistants import Assistant
 from moorage.identity import Principal, Scope
 from moorage.ids import RunId, full_thread_id
 from moorage.run_request import Record, RunRequest
@@ -50,7 +50,7 @@ async def start_on(
         principal=principal,
         thread=thread,
         assistant_id=assistant.assistant_id,
-        thread_metadata=thread_metadata(assistant),
+        thread_metadata=assistant.thread_metadata,
         after_seconds=body.after_seconds,
         per_call=per_call,
     )
@@ -65,7 +65,7 @@ async def start_stateless(runtime: Runtime, principal: Principal, body: RunBody)
         record=_record(body),
         principal=principal,
         assistant_id=assistant.assistant_id,
-        thread_metadata=thread_metadata(assistant),
+        thread_metadata=assistant.thread_metadata,
         ephemeral=body.on_completion != "keep",
         after_seconds=body.after_seconds,
     )
@@ -96,11 +96,6 @@ async def _assistant(runtime: Runtime, principal: Principal, body: RunBody) -> A
             principal.require(Scope.APPROVE)
         runtime.assistants.overridden(assistant, context)
     return assistant
-
-
-def thread_metadata(assistant: Assistant) -> dict[str, str]:
-    """What lists of threads are filtered by."""
-    return {"graph_id": assistant.graph_id, "assistant_id": wire_assistant_id(assistant.assistant_id)}
 
 
 def _record(body: RunBody) -> Iterable[Record]:

@@ -71,6 +71,11 @@ class Assistant:
         """The uuid by which clients of the LangGraph wire know it."""
         return wire_assistant_id(self.assistant_id)
 
+    @property
+    def thread_metadata(self) -> dict[str, str]:
+        """By what lists of threads find those in which it works."""
+        return {"graph_id": self.graph_id, "assistant_id": self.wire_id}
+
 
 def _system(position: int, graph_id: str) -> Assistant:
     at = _SINCE - timedelta(seconds=position)  # lists show the latest first
