@@ -28,6 +28,7 @@ DELIVERY_HEADER = "X-Moorage-Delivery"
 _AT_ONCE = 32
 _AT_ONCE_PER_USER = 4
 _POLL_SECONDS = 1.0
+_RETRY_SECONDS = 5.0
 
 log = get_logger(__name__)
 
@@ -105,30 +106,29 @@ class Deliveries:
         """Until cancelled. What was being sent then is sent again, by whoever finds it due."""
         async with asyncio.TaskGroup() as group:
             while True:
-                for delivery in await self._claim():
-                    self._busy[delivery.owner_id] += 1
-                    group.create_task(self._deliver(delivery))
-                await asyncio.sleep(_POLL_SECONDS)
+                pause = _POLL_SECONDS
+                try:
+                    for delivery in await self._claim():
+                        group.create_task(self._deliver(delivery))
+                except AppError as error:
+                    log.warning("webhooks_not_claimed", code=error.code, detail=error.detail)
+                    pause = _RETRY_SECONDS
+                await asyncio.sleep(pause)
 
     async def deliver_due(self) -> int:
         """Make the attempts that are due now; answers how many they were."""
         claimed = await self._claim()
-        async with asyncio.TaskGroup() as group:
-            for delivery in claimed:
-                self._busy[delivery.owner_id] += 1
-                group.create_task(self._deliver(delivery))
+        await asyncio.gather(*(self._deliver(delivery) for delivery in claimed))
         return len(claimed)
 
     async def _claim(self) -> list[Delivery]:
         free = _AT_ONCE - self._busy.total()
         if free <= 0:
             return []
-        busy = [owner for owner, count in self._busy.items() if count >= _AT_ONCE_PER_USER]
-        try:
-            return await self._table.claim(limit=free, each=_AT_ONCE_PER_USER, busy=busy)
-        except AppError as error:
-            log.warning("webhooks_not_claimed", code=error.code, detail=error.detail)
-            return []
+        busy = list(self._busy)  # who has some under way waits: so nobody has more than a claim's share
+        claimed = await self._table.claim(limit=free, each=_AT_ONCE_PER_USER, busy=busy)
+        self._busy.update(delivery.owner_id for delivery in claimed)
+        return claimed
 
     async def _deliver(self, delivery: Delivery) -> None:
         try:

@@ -272,6 +272,13 @@ async def test_a_name_must_lead_to_allowed_addresses_only(receiver: Receiver, mo
     assert receiver.header("Host") == url.split("/")[2]
 
 
+async def test_an_ipv6_address_is_named_in_its_brackets(receiver: Receiver) -> None:
+    async with await asyncio.start_server(receiver.serve, "::1", 0) as server:
+        place = f"[::1]:{server.sockets[0].getsockname()[1]}"
+        await WebhookSender(AllowList.of(["::1"])).send(f"http://{place}/", b"{}", {})
+    assert receiver.header("Host") == place
+
+
 async def test_redirects_and_proxies_are_not_followed(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     async with receiving() as elsewhere:
         monkeypatch.setenv("HTTP_PROXY", elsewhere.url)

@@ -47,14 +47,15 @@ class WebhookSender:
         if not 200 <= status < 300:
             raise NotDelivered(f"It answered {status}", for_good=status == _GONE)
 
-    async def _post(self, url: httpcore.URL, body: bytes, headers: Mapping[str, str]) -> int:
+    async def _post(self, url: httpx.URL, body: bytes, headers: Mapping[str, str]) -> int:
         """The answer's status. The rest of it is read a little, and of no interest."""
         named = {"Content-Type": "application/json", "User-Agent": "moorage", "Accept": "*/*", **headers}
-        sent = [(name.encode(), value.encode()) for name, value in named.items()]
+        sent = [(b"Host", url.netloc), *((name.encode(), value.encode()) for name, value in named.items())]
+        target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
         timeouts = {"connect": _CONNECT_SECONDS, "read": self._seconds, "write": self._seconds}
         async with (
             httpcore.AsyncConnectionPool(ssl_context=self._ssl, network_backend=self._backend) as pool,
-            pool.stream("POST", url, headers=sent, content=body, extensions={"timeout": timeouts}) as reply,
+            pool.stream("POST", target, headers=sent, content=body, extensions={"timeout": timeouts}) as reply,
         ):
             read = 0
             async for part in reply.aiter_stream():
@@ -104,10 +105,9 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
         return addresses
 
 
-def _parse(url: str) -> httpcore.URL:
+def _parse(url: str) -> httpx.URL:
     """By the parser that the address was checked with."""
     try:
-        parsed = httpx.URL(check_webhook(url))
+        return httpx.URL(check_webhook(url))
     except WebhookRefused as error:
         raise NotDelivered(error.detail, for_good=True) from None
-    return httpcore.URL(scheme=parsed.raw_scheme, host=parsed.raw_host, port=parsed.port, target=parsed.raw_path)
