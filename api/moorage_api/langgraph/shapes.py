@@ -14,6 +14,7 @@ from moorage.events import Role, encode
 from moorage.thread_lists import ListedThread
 from moorage.threads import HistoryMessage, Thread
 from moorage_api.langgraph.batching import fold
+from moorage_api.langgraph.legacy import error_body
 from moorage_api.langgraph.v3_payloads import approval
 
 type Json = dict[str, Any]
@@ -97,7 +98,7 @@ def shown_thread(thread: Thread, values: Json | None, interrupts: Mapping[str, l
         "status": thread.run_status.value,
         "config": {} if values is None else {"configurable": {}},
         "values": values,
-        "error": thread.error,
+        "error": error_body(thread.error) if thread.error else None,
         "interrupts": interrupts,
     }
 

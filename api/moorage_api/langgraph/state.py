@@ -138,7 +138,7 @@ async def search_history(
 async def update_state(
     runtime: RuntimeDep, principal: PrincipalDep, thread: WireThreadDep, body: StateUpdate
 ) -> UpdatedState:
-    """Change the state. 409 while the thread is busy; 422 when the graph refuses the change.
+    """Change the state. 409 while the thread is busy; 400 or 422 when the graph refuses the change.
 
     What waits for approval goes on waiting.
     """

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from moorage.errors import InvalidPayload
+from moorage.errors import InvalidInput
 from moorage.runtime import Runtime
 from moorage.thread_lists import SortBy, ThreadFilter, ThreadQuery
 from moorage.threads import ExpiryStrategy, IfExists, Thread, ThreadRunStatus, Ttl
@@ -270,7 +270,7 @@ async def _begun(runtime: Runtime, thread: Thread, updates: list[Update], *, is_
     try:
         for update in updates:
             await change_state(runtime, thread, update.values, as_node=update.as_node, checkpoint_id=None)
-    except InvalidPayload:
+    except InvalidInput:
         if is_new:
             await runtime.threads.delete(thread)
         raise

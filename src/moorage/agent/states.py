@@ -13,7 +13,7 @@ from langgraph.types import PregelTask, StateSnapshot
 from moorage.agent.graph import Agents, CompiledAgent
 from moorage.agent.wire_json import to_json
 from moorage.assistants import Assistant
-from moorage.errors import AppError, InvalidPayload, NotFound
+from moorage.errors import AppError, InvalidInput, InvalidPayload, NotFound
 from moorage.ids import ThreadId, UserId
 from moorage.threads import Thread
 
@@ -31,7 +31,7 @@ class UnknownCheckpoint(NotFound):
         super().__init__("This thread has no such checkpoint")
 
 
-class UnknownNode(InvalidPayload):
+class UnknownNode(InvalidInput):
     code = "unknown_node"
 
     def __init__(self) -> None:

@@ -126,6 +126,17 @@ async def test_a_thread_shows_what_its_graph_holds(alice: User):
     assert (shown["status"], shown["config"], shown["interrupts"]) == ("idle", {"configurable": {}}, {})
 
 
+async def test_why_the_last_run_failed_is_shown_in_the_thread_and_in_lists(alice: User):
+    thread = await post(alice, "/threads", metadata={"kind": "failed"})
+    many = {"messages": [{"role": "user", "content": '{"calls": [{"name": "ls", "args": {"path": "/workspace"}}]}'}]}
+    body = {"assistant_id": "agent", "input": many, "config": {"recursion_limit": 1}}
+    await alice.client.post(f"/threads/{thread['thread_id']}/runs/wait", json=body)
+    shown = await get(alice, f"/threads/{thread['thread_id']}")
+    [listed] = await post(alice, "/threads/search", metadata={"kind": "failed"})
+    for item in (shown, listed):
+        assert (item["status"], item["error"]["error"]) == ("error", "GraphRecursionError")
+
+
 async def test_a_list_shows_messages_as_the_state_does(alice: User):
     thread = await post(alice, "/threads", metadata={"kind": "listed"})
     await alice.play(thread["thread_id"], ("ls", {"path": "/workspace"}), then="looked")
@@ -295,5 +306,6 @@ async def test_a_thread_may_be_given_its_first_state(alice: User):
 )
 async def test_a_first_state_that_cannot_be_makes_no_thread(alice: User, updates: list[Any]):
     bare = str(uuid.uuid4())
-    await post(alice, "/threads", 422, thread_id=bare, supersteps=[{"updates": updates}])
+    reply = await alice.client.post("/threads", json={"thread_id": bare, "supersteps": [{"updates": updates}]})
+    assert reply.status_code in (400, 422)
     assert (await alice.client.get(f"/threads/{bare}")).status_code == 404
