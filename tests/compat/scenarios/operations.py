@@ -29,7 +29,7 @@ async def assistants(wire: Wire) -> Facts:
     yield "`GET /assistants/{id}`", _answer(await wire.http.get(f"/assistants/{own}"))
     yield "... by the graph's name", str((await wire.http.get("/assistants/agent")).status_code)
     yield "... unknown", str((await wire.http.get(f"/assistants/{NOWHERE}")).status_code)
-    for part in ("schemas", "graph", "graph?xray=true", "subgraphs", "subgraphs?recurse=true"):
+    for part in ("schemas", "graph", "graph?xray=true", "subgraphs", "subgraphs?recurse=true", "subgraphs/tools"):
         yield f"`GET /assistants/{{id}}/{part}`", _answer(await wire.http.get(f"/assistants/{own}/{part}"))
 
 

@@ -123,7 +123,8 @@ async def started_while_paused(wire: Wire) -> Facts:
 async def started_while_busy(wire: Wire) -> Facts:
     for strategy in ("reject", "interrupt"):
         thread = str(uuid.uuid4())
-        await _send(wire, thread, "run.start", run_body(SLOW))
+        first = (await _send(wire, thread, "run.start", run_body(SLOW)))["result"]["run_id"]
+        await wire.until_run(thread, first, "running")
         body = {**run_body(script(then="second")), "multitaskStrategy": strategy, "multitask_strategy": strategy}
         yield f"`run.start` when busy, `{strategy}`", _answer(await _send(wire, thread, "run.start", body))
         await wire.settled(thread)

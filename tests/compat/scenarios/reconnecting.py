@@ -91,8 +91,12 @@ async def of_the_thread(wire: Wire) -> Facts:
             f"`GET /threads/{{id}}/stream`, {mode}",
             ", ".join(dict.fromkeys(frame.event for frame in frames)) or "none",
         )
-    ids = [frame.id for frame in frames]
-    yield "... frames with an id", _share(frames) if ids else "no frames"
+        if mode == "run_modes":
+            yield "... frames with an id", _share(frames)
+    async with wire.stream("GET", f"/threads/{thread}/stream?stream_mode=state_update") as stream:
+        await wire.post(f"/threads/{thread}/state", {"values": {"todos": []}})
+        frames = await stream.all(seconds=2)
+    yield "`GET /threads/{id}/stream`, state_update, when the state is changed", _events(frames)
 
 
 async def unknown_run(wire: Wire) -> Facts:
@@ -112,6 +116,10 @@ def _place(headers: object) -> str:
 def _headers(headers: object) -> str:
     names = ("location", "content-location", "cache-control", "x-accel-buffering", "content-type")
     return ", ".join(name for name in names if name in headers)  # type: ignore[operator]
+
+
+def _events(frames: Sequence[Frame]) -> str:
+    return ", ".join(dict.fromkeys(frame.event for frame in frames)) or "none"
 
 
 def _share(frames: Sequence[Frame]) -> str:
