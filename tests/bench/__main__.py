@@ -1,5 +1,5 @@
-"""`make bench`: the limit in process and the server over `/api/chat`, in turn, with the ratio that counts; then what
-durability costs, against bare commits."""
+"""`make bench`: the limit in process, the server over `/api/chat` and over the LangGraph wire, in turn, with the ratios
+that count; then what durability costs, against bare commits."""
 
 import asyncio
 import json
@@ -15,6 +15,7 @@ import httpx
 
 _HERE = Path(__file__).parent
 _ROUNDS = 3
+_WAYS = ((), ("--wire",))
 _START_SECONDS = 120.0
 _PORT = "8765"
 _URL = f"http://127.0.0.1:{_PORT}"
@@ -25,16 +26,20 @@ def main() -> None:
         server = _start(Path(folder))
         try:
             asyncio.run(_ready())
-            rounds = [(_run("in_process.py"), _run("chat_load.py", _URL)) for _ in range(_ROUNDS)]
+            rounds = [
+                [_run("in_process.py"), *(_run("chat_load.py", _URL, *way) for way in _WAYS)] for _ in range(_ROUNDS)
+            ]
             single = _run("chat_load.py", _URL, "--runs", "20", "--concurrency", "1")
             streams = _run("chat_load.py", _URL, "--runs", "200", "--concurrency", "200", "--delay", "0.05")
             memory = Path(f"/proc/{server.pid}/status").read_text().split("VmRSS:")[1].split("kB")[0].strip()
         finally:
             server.terminate()
             server.wait()
-    limit = statistics.median(first["runs_per_s"] for first, _ in rounds)
-    served = statistics.median(second["runs_per_s"] for _, second in rounds)
-    print(f"in process: {limit} runs/s; served: {served} runs/s; ratio {served / limit:.2f}")
+    limit, chat, wire = (
+        statistics.median(figures["runs_per_s"] for figures in kind) for kind in zip(*rounds, strict=True)
+    )
+    print(f"in process: {limit} runs/s; served: {chat} runs/s; ratio {chat / limit:.2f}")
+    print(f"served over the LangGraph wire: {wire} runs/s; ratio {wire / limit:.2f}")
     print(f"first token, 1 at once: {single['first_token_ms']} ms")
     print(f"200 streams of 20 tokens/s: p99 dilation {streams['dilation_p99']}, {streams['failed']} failed")
     print(f"server's resident memory after that: {int(memory) // 1024} MiB")

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Drive a running server over `/api/chat` and print one JSON line of figures (milliseconds, runs and tokens a second).
 
-chat_load.py BASE [--runs 64] [--concurrency 16] [--tokens 200] [--delay 0]
+chat_load.py BASE [--wire] [--no-login] [--runs 64] [--concurrency 16] [--tokens 200] [--delay 0]
 
+--wire: over the LangGraph wire instead, in the mode `messages-tuple`; with --no-login that is any LangGraph server.
 Throughput: --delay 0. Streams held: --runs = --concurrency = N with --delay 0.05; `dilation` is then the time a run
 took over the time that its model alone needs.
 """
@@ -12,7 +13,9 @@ import asyncio
 import json
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
@@ -26,15 +29,39 @@ class Run:
     total: float
 
 
-async def one_run(client: httpx.AsyncClient, tokens: int, delay: float) -> Run:
+@dataclass(frozen=True)
+class Way:
+    """How a client opens a thread, and what it posts where to start a run in it."""
+
+    open: str
+    opening: dict[str, Any]
+    start: str
+    starting: Callable[[str], dict[str, Any]]
+
+
+CHAT = Way("/api/sessions", {"assistant_id": "deep"}, "/api/chat/{}", lambda text: {"message": text})
+WIRE = Way(
+    "/threads",
+    {},
+    "/threads/{}/runs/stream",
+    lambda text: {
+        "assistant_id": "deep",
+        "input": {"messages": [{"type": "human", "content": text}]},
+        "stream_mode": ["messages-tuple"],
+    },
+)
+
+
+async def one_run(client: httpx.AsyncClient, way: Way, tokens: int, delay: float) -> Run:
     """Open a session, send a message, read the stream to its end; raises RuntimeError when tokens are missing."""
     started = time.perf_counter()
-    reply = await client.post("/api/sessions", json={"assistant_id": "deep"})
+    reply = await client.post(way.open, json=way.opening)
     reply.raise_for_status()
     thread_id = reply.json()["thread_id"]
     created = time.perf_counter()
     first, seen, tail = 0.0, 0, b""
-    async with client.stream("POST", f"/api/chat/{thread_id}", json={"message": f"hi n={tokens} d={delay}"}) as stream:
+    body = way.starting(f"hi n={tokens} d={delay}")
+    async with client.stream("POST", way.start.format(thread_id), json=body) as stream:
         stream.raise_for_status()
         async for chunk in stream.aiter_raw():
             data = tail + chunk
@@ -60,6 +87,8 @@ def at(values: list[float], share: float) -> float:
 async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("base")
+    parser.add_argument("--wire", action="store_true")
+    parser.add_argument("--no-login", action="store_true")
     parser.add_argument("--runs", type=int, default=64)
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=200)
@@ -68,15 +97,17 @@ async def main() -> None:
     args = parser.parse_args()
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=2000)
     async with httpx.AsyncClient(base_url=args.base, timeout=180, limits=limits) as client:
-        client.headers["authorization"] = f"Bearer {await new_user(client)}"
+        if not args.no_login:
+            client.headers["authorization"] = f"Bearer {await new_user(client)}"
+        way = WIRE if args.wire else CHAT
         for _ in range(args.warm):
-            await one_run(client, args.tokens, 0)
+            await one_run(client, way, args.tokens, 0)
         gate = asyncio.Semaphore(args.concurrency)
 
         async def gated() -> Run | str:
             async with gate:
                 try:
-                    return await one_run(client, args.tokens, args.delay)
+                    return await one_run(client, way, args.tokens, args.delay)
                 except (httpx.HTTPError, RuntimeError) as error:
                     return repr(error)[:300]
 
