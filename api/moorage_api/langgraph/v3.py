@@ -94,8 +94,8 @@ class Projection:
         run = self._runs.setdefault(event.run_id, _Run())
         ran = self._running == event.run_id
         told = [item async for item in self._told(event, run, data)]
-        if event.type is EventType.RUN_END and live and ran and not run.recorded and self._final is not None:
-            told += [("values", _ROOT, without_interrupts(values)) for values in [await self._final()] if values]
+        if event.type is EventType.RUN_END and live and ran and (data.get("rolled_back") or not run.recorded):
+            told += [("values", _ROOT, values) for values in [await self._left_behind()] if values is not None]
         first, timestamp = first_frame(event.seq), _milliseconds(event.at)
         return [
             Frame(
@@ -109,6 +109,11 @@ class Projection:
             )
             for place, (method, namespace, shown) in enumerate(told[:FRAMES_PER_EVENT])
         ]
+
+    async def _left_behind(self) -> Data | None:
+        """The state as it is after a run that did not tell it, or was taken back."""
+        values = await self._final() if self._final is not None else None
+        return without_interrupts(values) if values is not None else None
 
     async def _told(self, event: StoredEvent, run: _Run, data: Data) -> AsyncIterator[Told]:
         if event.type is EventType.GRAPH:

@@ -112,8 +112,7 @@ class _Connection:
         command = read_command(orjson.loads(given or "null"))
         if not isinstance(command, Command):
             return command
-        if not await self._allowed.still():
-            raise Unauthenticated("Log in again")
+        await self._runtime.identity.recheck(self._principal)
         match command.method:
             case "subscription.subscribe" | "subscription.reconnect":
                 return await answered(command.id, lambda: self._subscribe(command, group))

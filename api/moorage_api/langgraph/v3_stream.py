@@ -18,7 +18,7 @@ from moorage.runtime import Runtime
 from moorage.telemetry import get_logger
 from moorage.threads import EventsForgotten, ReaderLagged, Thread, ThreadNotFound
 from moorage_api.langgraph.v3 import Projection
-from moorage_api.langgraph.v3_frames import FRAMES_PER_EVENT, Frame, Namespace
+from moorage_api.langgraph.v3_frames import FRAMES_PER_EVENT, Frame, Namespace, first_frame
 from moorage_api.langgraph.v3_subscription import Subscription
 from moorage_api.langgraph.values import StateFold, Values
 
@@ -48,9 +48,13 @@ async def subscribed(
                     if thread is None:
                         yield []
                         continue
-                    async with aclosing(_Tape(runtime, principal, thread, subscription).frames()) as frames:
+                    tape = _Tape(runtime, principal, thread, subscription)
+                    async with aclosing(tape.frames()) as frames:
                         async for told in frames:
                             yield told
+                    if not tape.removed:
+                        return
+                    subscription.since = None
         except Unavailable as error:
             log.warning("v3_stream_interrupted", detail=error.detail)
             yield []
@@ -90,6 +94,9 @@ class _Tape:
         self._subscription = subscription
         self._wanted = subscription.wanted
         self._head = thread.last_seq
+        self.removed = False
+        if (subscription.since or 0) >= first_frame(thread.last_seq + 1):  # of another thread that had its id
+            subscription.since = None
         self._projection = Projection(thread.wire_id, StateFold(self._load), final=self._final)
 
     async def frames(self) -> AsyncGenerator[list[Frame]]:
@@ -131,7 +138,8 @@ class _Tape:
                 first = await self._runtime.event_log.read(thread_id, after=0, limit=1)
                 kept = first[0].seq if first else error.last_seq + 1
                 if after == kept - 1 or await _find(self._runtime, self._principal, thread_id) is None:
-                    return  # the thread was removed
+                    self.removed = True
+                    return
                 after = kept - 1 if after < kept else error.last_seq
 
     async def _begin(self) -> int:
