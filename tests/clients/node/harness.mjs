@@ -56,9 +56,9 @@ export const write = (name = "notes.txt", content = "from the agent\n") => [
   { file_path: `/workspace/${name}`, content },
 ];
 export const read = (name = "notes.txt") => ["read_file", { file_path: `/workspace/${name}` }];
-export const task = (calls, then) => [
+export const task = (calls, then, pause) => [
   "task",
-  { description: script(calls, then), subagent_type: "general-purpose" },
+  { description: script(calls, then, pause), subagent_type: "general-purpose" },
 ];
 export const NUMBERS = Array.from({ length: 60 }, (_, number) => String(number));
 /** A run that lasts a minute, unless somebody stops it. */

@@ -109,7 +109,7 @@ scenario("an answer that nobody waits for is refused", async ({ client, atEnd })
   const thread = open(client, atEnd);
   await converse(thread, say([], "first"));
   const answer = { interrupt_id: randomUUID().replaceAll("-", ""), namespace: [], response: APPROVE };
-  await assert.rejects(thread.input.respond(answer), /interrupt/i);
+  await assert.rejects(thread.input.respond(answer), { code: "no_such_interrupt" });
 });
 
 scenario("a sub-agent is found and heard", async ({ client, atEnd }) => {
