@@ -213,6 +213,7 @@ async def test_a_state_update_of_a_node_that_is_not_there_is_refused_and_changes
     with pytest.raises(InvalidPayload):
         await harbor.runs.update_state(thread, {"messages": []}, as_node="nowhere", checkpoint_id=None)
     assert await state(harbor, thread) == before
+    assert (await harbor.thread(thread.thread_id)).run_status == "idle"
     assert end_of(await run(harbor, thread, "hello again")) == "success"
 
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from moorage.agent.context import RunContext
 from moorage.agent.failures import problem_of
@@ -26,8 +26,15 @@ _WINDOW_PER_RUN = 0.001
 log = get_logger(__name__)
 
 type OpenJournal = Callable[[ClaimedRun], Awaitable[Journal]]
-type LoadAssistant = Callable[[UserId, str, Mapping[str, Any] | None], Awaitable[Assistant]]
 type KillLeftovers = Callable[[ThreadId], Awaitable[None]]
+
+
+class LoadAssistant(Protocol):
+    """Answers a user's assistant, or the system's, with what a run's context changes of it."""
+
+    async def __call__(
+        self, owner: UserId, assistant_id: str, context: Mapping[str, Any] | None = None, /
+    ) -> Assistant: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +91,7 @@ class Executor:
         load_assistant: LoadAssistant,
         kill_leftovers: KillLeftovers,
     ) -> None:
-        """`load_assistant` answers a user's assistant, or the system's, with what a run changes of it.
-
-        `kill_leftovers` ends what a lost worker may have left running in a thread's sandbox.
-        """
+        """`kill_leftovers` ends what a lost worker may have left running in a thread's sandbox."""
         self._runner = runner
         self._log = event_log
         self._queue = queue

@@ -96,7 +96,7 @@ async def end_run(
         "seq": placed[-1].seq,
         "started": row["started"],
         "open": outcome.status is not RunStatus.SUCCESS or row["kind"] == RunKind.UPDATE,
-        "after": _STANDING_AFTER.get(outcome.status, "idle"),
+        "after": "idle" if row["kind"] == RunKind.UPDATE else _STANDING_AFTER.get(outcome.status, "idle"),
         "values": Jsonb(dict(outcome.values), dumps=encode),
         "error": error,
         "life": _life_after(outcome.status, approval_ttl) if row["ephemeral"] else None,

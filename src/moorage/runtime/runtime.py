@@ -1,0 +1,80 @@
+"""What the HTTP layer and the command line work with."""
+
+from dataclasses import dataclass
+
+from moorage.adapters.postgres.pool import Database
+from moorage.agent.graph_views import GraphViews
+from moorage.agent.states import States
+from moorage.approvals import Approvals
+from moorage.assistants import Assistants
+from moorage.copies import Copies
+from moorage.crons import Crons
+from moorage.deliveries import Deliveries
+from moorage.identity import Identity
+from moorage.rules import RuleBook
+from moorage.runs.ports import EventLog
+from moorage.runs.service import Runs
+from moorage.runtime.intake import Intake, ServerStopping, WorkerState
+from moorage.settings import Settings
+from moorage.store import Store
+from moorage.thread_lists import ThreadLists
+from moorage.threads import Threads
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Everything that a process offers, and whether it still takes work."""
+
+    settings: Settings
+    identity: Identity
+    threads: Threads
+    thread_lists: ThreadLists
+    states: States
+    approvals: Approvals
+    rules: RuleBook
+    copies: Copies
+    assistants: Assistants
+    graph_views: GraphViews
+    store: Store
+    runs: Runs
+    crons: Crons
+    deliveries: Deliveries
+    event_log: EventLog
+    sandbox_kind: str
+    sandbox_note: str | None
+    model_name: str
+    database: Database
+    database_url: str
+    executes: bool
+    worker_name: str
+    intake: Intake
+
+    @property
+    def draining(self) -> bool:
+        """Whether this process was told to stop."""
+        return not self.intake.is_open
+
+    @property
+    def worker_state(self) -> WorkerState:
+        """What this process does for runs: execute them, finish what it executes, or nothing."""
+        if not self.executes:
+            return "none"
+        return "draining" if self.draining else "ok"
+
+    def stop_accepting(self) -> None:
+        """Take no new work, end all event streams, and let what runs come to its end: the process is to stop."""
+        self.intake.close()
+        self.stop_readers()
+
+    def check_accepting(self) -> None:
+        """Raise ServerStopping after `stop_accepting`."""
+        if self.draining:
+            raise ServerStopping
+
+    def stop_readers(self) -> None:
+        """End all event streams."""
+        self.event_log.close_readers()
+
+    async def check_ready(self) -> None:
+        """Raise Unavailable when the database does not answer."""
+        await self.database.ping()
