@@ -12,10 +12,11 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+from tests.compat.reasons import reason
 from tests.compat.scenarios import GROUPS, Scenario
 from tests.compat.wire import Wire
 
@@ -65,17 +66,14 @@ def _table(facts: Facts) -> Iterator[str]:
 
 
 def _comparison(names: tuple[str, str], left: Facts, right: Facts) -> Iterator[str]:
-    yield f"| fact | {names[0]} | {names[1]} | |\n|---|---|---|---|"
+    yield f"| fact | {names[0]} | {names[1]} | why |\n|---|---|---|---|"
     for group in left:
         ours, theirs = left[group], right.get(group, {})
         yield f"| **{group}** | | | |"
         for question in dict.fromkeys([*ours, *theirs]):
-            yield _row(question, ours, theirs)
-
-
-def _row(question: str, left: Mapping[str, str], right: Mapping[str, str]) -> str:
-    one, two = left.get(question, "not asked"), right.get(question, "not asked")
-    return f"| {_label(question)} | {_cell(one)} | {_cell(two)} | {'' if one == two else 'differs'} |"
+            one, two = ours.get(question, "not asked"), theirs.get(question, "not asked")
+            rest = "the same | " if one == two else f"{_cell(two)} | {reason(group, question)}"
+            yield f"| {_label(question)} | {_cell(one)} | {rest} |"
 
 
 def _label(question: str) -> str:
@@ -85,7 +83,7 @@ def _label(question: str) -> str:
 
 
 def _cell(answer: str) -> str:
-    return answer.replace("|", "\\|").replace("\n", " ")
+    return answer.replace("|", "\\|").replace("\n", " ") or "nothing"
 
 
 def main() -> None:
