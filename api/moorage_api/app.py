@@ -13,6 +13,7 @@ from moorage_api.errors import install_error_handlers
 from moorage_api.langgraph import assistants, crons, protocol, refused, runs, state, store, threads
 from moorage_api.openai import chat as openai_chat
 from moorage_api.openai import models as openai_models
+from moorage_api.openapi import describe_refusals
 from moorage_api.request_context import RequestContext
 
 _ALLOWED_HEADERS = (
@@ -49,6 +50,7 @@ def create_app(runtime: Runtime) -> FastAPI:
     if not open_docs:
         protected_docs(app)
     install_error_handlers(app)
+    describe_refusals(app)
     app.add_middleware(BodyGuard)
     if runtime.settings.cors_origins:
         app.add_middleware(

@@ -2,10 +2,11 @@
 
 import platform
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel
 
 from moorage.errors import AppError
 from moorage_api.deps import RuntimeDep
@@ -19,7 +20,12 @@ async def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz")
+class Readiness(BaseModel):
+    status: Literal["ok", "unavailable"]
+    checks: dict[str, str]
+
+
+@router.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness, "description": "Not now"}})
 async def readyz(runtime: RuntimeDep) -> JSONResponse:
     """Work can be taken: the database answers, and nobody has asked this process to stop. Else 503.
 

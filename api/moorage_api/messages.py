@@ -22,6 +22,15 @@ _MEDIA_TYPES = {"markdown": "text/markdown; charset=utf-8", "json": "application
 _ENDINGS = {"markdown": "md", "json": "json"}
 _SPEAKERS = {Role.USER: "User", Role.ASSISTANT: "Assistant", Role.TOOL: "Tool result"}
 _NAME_CHARACTERS = 80
+_FILE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The file",
+        "content": {
+            "text/markdown": {"schema": {"type": "string"}},
+            "application/json": {"schema": {"type": "object"}},
+        },
+    }
+}
 
 
 class MessageList(BaseModel):
@@ -63,7 +72,7 @@ async def search_messages(
     return FoundMessageList(items=items, next_cursor=page.next_cursor)
 
 
-@router.get("/sessions/{thread_id}/export", response_class=StreamingResponse)
+@router.get("/sessions/{thread_id}/export", response_class=StreamingResponse, responses=_FILE)
 async def export_messages(
     runtime: RuntimeDep, thread: ThreadDep, format: Literal["markdown", "json"] = "markdown"
 ) -> StreamingResponse:

@@ -12,7 +12,7 @@ from moorage.threads import TITLE_LIMIT, Thread
 from moorage_api.approvals import IdempotencyKey, asked, shown_approval
 from moorage_api.deps import PrincipalDep, RecheckDep, RuntimeDep, ThreadDep
 from moorage_api.messages import MessageList, shown_message
-from moorage_api.sse import HEARTBEAT_SECONDS, event_stream, last_event_id
+from moorage_api.sse import EVENT_STREAM, HEARTBEAT_SECONDS, event_stream, last_event_id
 
 router = APIRouter(prefix="/api/sessions", tags=["sessions"])
 
@@ -161,7 +161,7 @@ async def get_state(runtime: RuntimeDep, thread: ThreadDep) -> SessionState:
     )
 
 
-@router.get("/{thread_id}/events", response_class=EventSourceResponse)
+@router.get("/{thread_id}/events", response_class=EventSourceResponse, responses=EVENT_STREAM)
 async def follow_events(
     runtime: RuntimeDep,
     thread: ThreadDep,

@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
+from typing import Any
 
 import orjson
 from sse_starlette.sse import EventSourceResponse
@@ -15,6 +16,22 @@ from moorage.threads import EventsForgotten, ReaderLagged
 HEARTBEAT_SECONDS = 15.0
 _RECHECK_SECONDS = 14.0  # asked at a batch or a heartbeat: with what passes until the next one, less than 30 s
 _HEARTBEAT = b": heartbeat\n\n"
+
+EVENT_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Server-sent events",
+        "content": {
+            "text/event-stream": {
+                "itemSchema": {
+                    "type": "object",
+                    "properties": {name: {"type": "string"} for name in ("event", "data", "id")},
+                    "required": ["data"],
+                }
+            }
+        },
+    }
+}
+"""How the API's description shows a stream."""
 
 type Batches = AsyncGenerator[list[StoredEvent]]
 type Recheck = Callable[[], Awaitable[object]]

@@ -14,6 +14,7 @@ from moorage.ids import ThreadId
 from moorage.runtime import Runtime
 from moorage.threads import ThreadNotFound
 from moorage_api.deps import PrincipalDep, RuntimeDep
+from moorage_api.langgraph.shapes import PAGINATED
 
 router = APIRouter(prefix="/assistants", tags=["langgraph"])
 
@@ -199,7 +200,7 @@ async def create_assistant(runtime: RuntimeDep, principal: PrincipalDep, body: N
     return shown_assistant(saved)
 
 
-@router.post("/search", response_model_exclude_unset=True)
+@router.post("/search", response_model_exclude_unset=True, responses=PAGINATED)
 async def search_assistants(
     runtime: RuntimeDep, principal: PrincipalDep, response: Response, body: SearchBody | None = None
 ) -> list[SelectedAssistant]:

@@ -18,7 +18,7 @@ from moorage_api.langgraph.v3_frames import Frame
 from moorage_api.langgraph.v3_socket import serve_socket
 from moorage_api.langgraph.v3_stream import subscribed
 from moorage_api.langgraph.v3_subscription import EventStreamBody
-from moorage_api.sse import Allowed, Recheck
+from moorage_api.sse import EVENT_STREAM, Allowed, Recheck
 
 router = APIRouter(tags=["langgraph"])
 
@@ -50,7 +50,7 @@ async def command(
     return JSONResponse(asked, 400)
 
 
-@router.post("/threads/{thread_id}/stream/events", response_class=EventSourceResponse)
+@router.post("/threads/{thread_id}/stream/events", response_class=EventSourceResponse, responses=EVENT_STREAM)
 async def stream_events(
     runtime: RuntimeDep,
     principal: PrincipalDep,

@@ -22,6 +22,7 @@ from moorage_api.langgraph.modes import THREAD_MODES, read_modes
 from moorage_api.langgraph.requests import RunBody
 from moorage_api.langgraph.starts import StartedRun, start_on, start_stateless, thread_for
 from moorage_api.langgraph.streams import Source, run_result, run_stream, thread_stream
+from moorage_api.sse import EVENT_STREAM
 
 router = APIRouter(tags=["langgraph"])
 
@@ -55,8 +56,21 @@ _STORED_STATUS: dict[WireStatus, tuple[RunStatus, ...]] = {
     "timeout": (RunStatus.TIMEOUT,),
     "interrupted": (RunStatus.INTERRUPTED, RunStatus.CANCELLED),
 }
-_EVENT_STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
-_VALUES: dict[int | str, dict[str, Any]] = {200: {"description": "The final values, or `__error__`"}}
+_PLACE = {"Content-Location": {"description": "The run", "schema": {"type": "string"}}}
+_PLACES = {**_PLACE, "Location": {"description": "Where to come back to it", "schema": {"type": "string"}}}
+_CREATED: dict[int | str, dict[str, Any]] = {200: {"headers": _PLACE}}
+_STREAMED: dict[int | str, dict[str, Any]] = {200: {**EVENT_STREAM[200], "headers": _PLACES}}
+_VALUES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The final values, or `__error__`",
+        "content": {"application/json": {"schema": {"type": "object", "additionalProperties": True}}},
+        "headers": _PLACES,
+    }
+}
+_CANCELLED: dict[int | str, dict[str, Any]] = {
+    200: {"description": "It has ended", "headers": _PLACES},
+    202: {"description": "It was told to end"},
+}
 
 
 class NoRunsToCancel(NotFound):
@@ -91,14 +105,14 @@ class CancelBody(BaseModel):
     run_ids: Annotated[list[UUID] | None, Field(max_length=1000)] = None
 
 
-@router.post("/threads/{thread_id}/runs", response_model=WireRun, response_model_exclude_unset=True)
+@router.post("/threads/{thread_id}/runs", response_model=WireRun, response_model_exclude_unset=True, responses=_CREATED)
 async def create_run(runtime: RuntimeDep, principal: PrincipalDep, thread_id: ThreadPath, body: RunBody) -> Response:
     """Start a run in the background."""
     thread = await thread_for(runtime, principal, thread_id, body)
     return await _created(runtime, await start_on(runtime, principal, thread, body))
 
 
-@router.post("/threads/{thread_id}/runs/stream", response_class=Response, responses=_EVENT_STREAM)
+@router.post("/threads/{thread_id}/runs/stream", response_class=Response, responses=_STREAMED)
 async def stream_run(
     runtime: RuntimeDep, principal: PrincipalDep, recheck: RecheckDep, thread_id: ThreadPath, body: RunBody
 ) -> Response:
@@ -158,7 +172,7 @@ async def join_run(
     )
 
 
-@router.get("/threads/{thread_id}/runs/{run_id}/stream", response_class=Response, responses=_EVENT_STREAM)
+@router.get("/threads/{thread_id}/runs/{run_id}/stream", response_class=Response, responses=_STREAMED)
 async def join_run_stream(
     runtime: RuntimeDep,
     thread: WireThreadDep,
@@ -180,7 +194,7 @@ async def join_run_stream(
     )
 
 
-@router.get("/threads/{thread_id}/stream", response_class=Response, responses=_EVENT_STREAM)
+@router.get("/threads/{thread_id}/stream", response_class=Response, responses=EVENT_STREAM)
 async def join_thread_stream(
     runtime: RuntimeDep,
     thread: WireThreadDep,
@@ -193,7 +207,7 @@ async def join_thread_stream(
     return thread_stream(Source(runtime, thread, recheck), modes=modes, last_event_id=last_event_id)
 
 
-@router.post("/threads/{thread_id}/runs/{run_id}/cancel", response_model=None)
+@router.post("/threads/{thread_id}/runs/{run_id}/cancel", response_model=dict[str, Any], responses=_CANCELLED)
 async def cancel_run(
     runtime: RuntimeDep, thread: WireThreadDep, run_id: RunPath, wait: bool = False, action: Action = "interrupt"
 ) -> Response:
@@ -206,13 +220,13 @@ async def cancel_run(
     return JSONResponse({}, headers={"Location": f"{place}/join", "Content-Location": place})
 
 
-@router.post("/runs", response_model=WireRun, response_model_exclude_unset=True)
+@router.post("/runs", response_model=WireRun, response_model_exclude_unset=True, responses=_CREATED)
 async def create_stateless_run(runtime: RuntimeDep, principal: PrincipalDep, body: RunBody) -> Response:
     """Start a run on a thread of its own, which goes with it unless `on_completion` is `keep`."""
     return await _created(runtime, await start_stateless(runtime, principal, body))
 
 
-@router.post("/runs/stream", response_class=Response, responses=_EVENT_STREAM)
+@router.post("/runs/stream", response_class=Response, responses=_STREAMED)
 async def stream_stateless_run(
     runtime: RuntimeDep, principal: PrincipalDep, recheck: RecheckDep, body: RunBody
 ) -> Response:
@@ -258,7 +272,7 @@ async def cancel_runs(
     return Response(status_code=204)
 
 
-@router.get("/runs/{run_id}/stream", response_class=Response, responses=_EVENT_STREAM)
+@router.get("/runs/{run_id}/stream", response_class=Response, responses=_STREAMED)
 async def join_stateless_stream(
     runtime: RuntimeDep,
     principal: PrincipalDep,

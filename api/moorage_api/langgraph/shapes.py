@@ -82,6 +82,17 @@ class WireState(BaseModel):
     parent_checkpoint_id: str | None = None
 
 
+PAGINATED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "headers": {
+            "X-Pagination-Total": {"description": "How many there are at least", "schema": {"type": "integer"}},
+            "X-Pagination-Next": {"description": "The offset of the next part, if any", "schema": {"type": "integer"}},
+        }
+    }
+}
+"""How the API's description shows the headers of a list."""
+
+
 def answer(content: Any, headers: Mapping[str, str] | None = None) -> Response:
     """JSON as it is: it was built from what the models above describe, and may be large."""
     return Response(encode(content), headers=dict(headers or {}), media_type="application/json")

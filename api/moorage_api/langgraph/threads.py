@@ -14,6 +14,7 @@ from moorage_api.langgraph.deps import WireThreadDep
 from moorage_api.langgraph.extracts import extracted, steps_of
 from moorage_api.langgraph.requests import RefusedField
 from moorage_api.langgraph.shapes import (
+    PAGINATED,
     WireThread,
     answer,
     selected,
@@ -155,7 +156,7 @@ async def create_thread(runtime: RuntimeDep, principal: PrincipalDep, body: NewT
     return answer(await _shown(runtime, thread))
 
 
-@router.post("/search", response_model=list[WireThread])
+@router.post("/search", response_model=list[WireThread], responses=PAGINATED)
 async def search_threads(runtime: RuntimeDep, principal: PrincipalDep, body: Search) -> Response:
     """Threads, latest change first. `X-Pagination-Next` is the offset of the next part, if there is one.
 

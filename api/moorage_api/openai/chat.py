@@ -26,7 +26,7 @@ from moorage_api.openai.models import find_model
 from moorage_api.openai.request import ChatRequest, newly_said, whole_conversation
 from moorage_api.openai.turn import Piece, Turn, Usage
 from moorage_api.openai.wording import approval_needed, still_waiting
-from moorage_api.sse import HEARTBEAT_SECONDS, Allowed, Recheck
+from moorage_api.sse import EVENT_STREAM, HEARTBEAT_SECONDS, Allowed, Recheck
 
 router = APIRouter(prefix="/v1", tags=["openai"], route_class=OpenAIRoute, responses=ERRORS)
 
@@ -68,7 +68,7 @@ _STREAM: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The answer; with `stream`, chunks of it as server-sent events",
         "headers": {"X-Thread-Id": {"description": "The thread, to go on in", "schema": {"type": "string"}}},
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": EVENT_STREAM[200]["content"],
     }
 }
 

@@ -108,6 +108,8 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         (404, "No such model or thread"),
         (409, "The thread waits for an approval, or is closed"),
         (410, "The thread has expired"),
+        (413, "The body is too large"),
+        (422, "The body is no JSON, or hostile"),
         (429, "A quota is used up"),
         (500, "The run failed"),
         (502, "The model failed"),
