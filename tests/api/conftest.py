@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.api.harness import PASSWORD, NewUser, Server, User, make_settings, running
+from tests.api.tenancy_world import World, open_world
 
 
 @pytest.fixture(scope="module")
@@ -39,3 +40,10 @@ async def new_user(server: Server) -> AsyncGenerator[NewUser]:
 @pytest.fixture
 async def alice(new_user: NewUser) -> User:
     return await new_user("alice")
+
+
+@pytest.fixture(scope="module")
+async def world(server: Server, postgres_url: str, database_url: str) -> AsyncGenerator[World]:
+    """Two users, one's name the beginning of the other's, who have one of everything each."""
+    async with open_world(server.url, postgres_url, database_url) as found:
+        yield found

@@ -39,6 +39,7 @@ from moorage_api.langgraph.requests import (
     run_request,
 )
 from moorage_api.langgraph.shapes import answer
+from moorage_api.langgraph.starts import assistant_for
 
 router = APIRouter(tags=["langgraph"])
 
@@ -207,8 +208,10 @@ async def _new_cron(runtime: Runtime, principal: Principal, body: CronBody, thre
         raise RefusedField("on_run_completed", "belongs to crons without a thread: this one's stays")
     if body.command is not None or body.checkpoint is not None or body.checkpoint_id is not None:
         raise RefusedField("command" if body.command else "checkpoint_id", "is not for runs that come again and again")
-    assistant = await runtime.assistants.get(principal.user_id, body.assistant_id)
+    assistant = await assistant_for(runtime, principal, body)
     request = _request(body, principal, thread, assistant.assistant_id, assistant.thread_metadata)
+    if request.checkpoint_id is not None:
+        raise RefusedField("config.configurable.checkpoint_id", "is not for runs that come again and again")
     payload = body.model_dump(mode="json", exclude_unset=True) | {"assistant_id": assistant.wire_id}
     on_completed = None if thread else OnRunCompleted(body.on_run_completed or "delete")
     return NewCron(

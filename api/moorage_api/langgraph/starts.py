@@ -15,7 +15,7 @@ from moorage.runtime import Runtime
 from moorage.threads import IfExists, Thread
 from moorage_api.langgraph.batching import unfold
 from moorage_api.langgraph.legacy import records_for
-from moorage_api.langgraph.requests import RunBody, run_context, run_request
+from moorage_api.langgraph.requests import RunBody, RunPayload, run_context, run_request
 
 VIA = "langgraph"
 
@@ -43,7 +43,7 @@ async def start_on(
 
     `per_call`: the client knows approvals call by call.
     """
-    assistant = await _assistant(runtime, principal, body)
+    assistant = await assistant_for(runtime, principal, body)
     request = run_request(
         body,
         record=_record(body),
@@ -59,7 +59,7 @@ async def start_on(
 
 async def start_stateless(runtime: Runtime, principal: Principal, body: RunBody) -> StartedRun:
     """Start a run on a thread of its own, which goes with it unless the body keeps it."""
-    assistant = await _assistant(runtime, principal, body)
+    assistant = await assistant_for(runtime, principal, body)
     request = run_request(
         body,
         record=_record(body),
@@ -89,7 +89,8 @@ async def start_request(
     return _as_run(thread, started.run_id, started.first_seq, body, request, RunKind.MESSAGE)
 
 
-async def _assistant(runtime: Runtime, principal: Principal, body: RunBody) -> Assistant:
+async def assistant_for(runtime: Runtime, principal: Principal, body: RunPayload) -> Assistant:
+    """Who runs; raises what is wrong with it, or with what the body changes of it."""
     assistant = await runtime.assistants.get(principal.user_id, body.assistant_id)
     if context := run_context(body):
         if "approvals" in context:
