@@ -1,242 +1,30 @@
-"""Threads: one conversation each, with its checkpoints, events and workspace. The core API calls them sessions."""
+"""What a user can do with their sessions."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
-from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 
-from moorage.errors import AppError, Conflict, Gone, InvalidPayload, LimitExceeded, NotFound, PermissionDenied
-from moorage.events import Message, encode, scrub_text
+from moorage.events import encode, scrub_text
 from moorage.idempotency import RequestKey
 from moorage.identity import Principal
-from moorage.ids import RunId, ThreadId, UserId, full_thread_id, new_thread_id, owner_of
+from moorage.ids import ThreadId, UserId, full_thread_id, new_thread_id, owner_of
 from moorage.paging import Page, position
+from moorage.threads.errors import MetadataTooLarge, ThreadAccessDenied, ThreadExists, ThreadNotFound
+from moorage.threads.store import ThreadStore
+from moorage.threads.thread import (
+    METADATA_LIMIT,
+    ExpiryStrategy,
+    FoundMessage,
+    HistoryMessage,
+    IfExists,
+    NewThread,
+    Snapshot,
+    Thread,
+    Ttl,
+)
 
-TITLE_LIMIT = 200
 SNAPSHOT_MESSAGES = 1000
-METADATA_LIMIT = 64 * 1024
 _PART = 50
 _EXPIRED_AT_ONCE = 100
-
-
-class SessionStatus(StrEnum):
-    ACTIVE = "active"
-    CLOSED = "closed"
-    EXPIRED = "expired"
-
-
-class ThreadRunStatus(StrEnum):
-    IDLE = "idle"
-    BUSY = "busy"
-    INTERRUPTED = "interrupted"
-    ERROR = "error"
-
-
-class IfExists(StrEnum):
-    """What making a thread does when there is one with its id."""
-
-    RAISE = "raise"
-    DO_NOTHING = "do_nothing"
-
-
-class ExpiryStrategy(StrEnum):
-    DELETE = "delete"  # the thread, its history, its sandbox and its files
-    KEEP_LATEST = "keep_latest"  # only the checkpoints before the latest
-
-
-@dataclass(frozen=True, slots=True)
-class Ttl:
-    """How many minutes after its last activity a thread expires, and what happens then."""
-
-    minutes: float
-    strategy: ExpiryStrategy = ExpiryStrategy.DELETE
-
-
-@dataclass(frozen=True, slots=True)
-class Thread:
-    """`wire_id` is how clients of the LangGraph wire know it: as they named it, else its id. `error` is a problem.
-
-    With `per_call` its client knows approvals call by call, others one batch of all that wait.
-    """
-
-    thread_id: ThreadId
-    owner_id: UserId
-    title: str
-    assistant_id: str
-    status: SessionStatus
-    run_status: ThreadRunStatus
-    message_count: int
-    turn_count: int
-    last_seq: int
-    created_at: datetime
-    last_active: datetime
-    wire_id: str
-    metadata: dict[str, Any]
-    updated_at: datetime
-    state_updated_at: datetime | None
-    error: dict[str, Any] | None = None
-    per_call: bool = False
-    ttl: Ttl | None = None
-    expires_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class NewThread:
-    """What a thread begins as. `wire_id` is the bare uuid by which a client named it, None for its full id.
-
-    One that `is_temporary` is a stateless run's: no list shows it.
-    """
-
-    thread_id: ThreadId
-    title: str = ""
-    assistant_id: str = "agent"
-    wire_id: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    ttl: Ttl | None = None
-    is_temporary: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryMessage:
-    """A stored message: its place in the thread is `position`, the seq of the event that completed it."""
-
-    message: Message
-    run_id: RunId
-    position: int
-    created_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class FoundMessage:
-    """A message that a search found, and the words around what was searched for."""
-
-    thread_id: ThreadId
-    title: str
-    message: HistoryMessage
-    snippet: str
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A thread, its latest messages and the approvals it waits for, as they were at `thread.last_seq`."""
-
-    thread: Thread
-    messages: list[HistoryMessage]
-    pending: list[Any]  # of moorage.approvals.Interrupt: that module stands beside this one and knows nothing of it
-
-
-class ThreadAccessDenied(PermissionDenied):
-    code = "thread_access_denied"
-
-    def __init__(self, thread_id: str) -> None:
-        super().__init__(f"Access denied to thread {thread_id}")
-
-
-class ThreadNotFound(NotFound):
-    code = "thread_not_found"
-
-    def __init__(self) -> None:
-        super().__init__("No such session")
-
-
-class ThreadExists(Conflict):
-    code = "thread_exists"
-
-    def __init__(self) -> None:
-        super().__init__("There is a thread with this id")
-
-
-class MetadataTooLarge(InvalidPayload):
-    code = "metadata_too_large"
-
-    def __init__(self) -> None:
-        super().__init__(f"A thread's metadata may take up to {METADATA_LIMIT} bytes of JSON")
-
-
-class SessionQuotaExceeded(LimitExceeded):
-    code = "session_quota"
-
-
-class SessionClosed(Conflict):
-    code = "session_closed"
-
-
-class SessionExpired(Gone):
-    code = "session_expired"
-
-
-class ReaderLagged(AppError):
-    """A reader of a thread's events took too long: it may come back for what follows `last_seq`."""
-
-    code = "lagged"
-
-    def __init__(self, last_seq: int) -> None:
-        super().__init__("This reader has fallen behind")
-        self.last_seq = last_seq
-
-
-class EventsForgotten(Gone):
-    """Events that a reader asked for are not kept any more, or never were. The thread's state holds what they led to.
-
-    `last_seq` is the thread's: who loads the state goes on from its own `last_seq`.
-    """
-
-    code = "gap"
-
-    def __init__(self, last_seq: int) -> None:
-        super().__init__("These events are not kept any more: load the session's state")
-        self.last_seq = last_seq
-
-
-class ThreadStore(Protocol):
-    """Where threads are kept. Every call sees the threads of `owner` only."""
-
-    async def create(self, owner: UserId, new: NewThread, *, quota: int, request: RequestKey | None = None) -> ThreadId:
-        """Insert a thread; raises SessionQuotaExceeded when `quota` (0: none) active ones are there, race-free.
-
-        Raises ThreadExists when its id is taken. A `request` that was made before answers with the thread that it made
-        then.
-        """
-        ...
-
-    async def find(self, owner: UserId, thread_id: ThreadId) -> Thread | None: ...
-
-    async def search(
-        self, owner: UserId, *, limit: int, cursor: str | None, offset: int, query: str | None
-    ) -> Page[Thread]: ...
-
-    async def rename(self, owner: UserId, thread_id: ThreadId, title: str) -> None: ...
-
-    async def change(
-        self, owner: UserId, thread_id: ThreadId, *, metadata: Mapping[str, Any], ttl: Ttl | None
-    ) -> Thread | None:
-        """Merge `metadata` into the thread's and give it a new life, if there is a `ttl`; raises MetadataTooLarge."""
-        ...
-
-    async def prune(self, owner: UserId, thread_id: ThreadId) -> bool:
-        """Remove the checkpoints that the latest does not need, unless something runs or waits in the thread."""
-        ...
-
-    async def expired(self, *, limit: int) -> list[Thread]:
-        """Threads of all users whose time is over; those with activity since it began are given it anew."""
-        ...
-
-    async def close(self, owner: UserId, thread_id: ThreadId) -> None: ...
-
-    async def delete(self, owner: UserId, thread_id: ThreadId) -> None:
-        """Remove the thread's row, runs, events, messages, interrupts and checkpoints in one transaction."""
-        ...
-
-    async def count_active(self, owner: UserId) -> int: ...
-
-    async def messages(self, owner: UserId, thread_id: ThreadId, *, limit: int, after: int) -> list[HistoryMessage]: ...
-
-    async def search_messages(
-        self, owner: UserId, *, query: str, thread_id: ThreadId | None, limit: int, cursor: str | None
-    ) -> Page[FoundMessage]: ...
-
-    async def snapshot(self, owner: UserId, thread_id: ThreadId, *, limit: int) -> Snapshot | None: ...
 
 
 class Threads:
