@@ -3,16 +3,18 @@
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Header, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from moorage.approvals import Answer, Decision, DecisionType, Interrupt, InterruptStatus, seen_by_human
 from moorage.idempotency import request_key
 from moorage.rules import DEFAULT_LIFETIME, LONGEST_LIFETIME, Match, Remember
 from moorage_api.deps import PrincipalDep, RuntimeDep
+from moorage_api.json_types import Integer
 
 router = APIRouter(prefix="/api/approvals", tags=["approvals"])
 
+type InterruptId = Annotated[str, Path(max_length=100)]
 type IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=200)]
 """Repeating a request with its key gives the same answer and has no second effect; with another body it is a 422."""
 
@@ -34,7 +36,7 @@ class RememberBody(BaseModel):
     match: Literal["same", "prefix", "path"]
     prefix: Annotated[str | None, Field(min_length=1, max_length=10_000)] = None
     path: Annotated[str | None, Field(min_length=1, max_length=4096)] = None
-    expires_in_seconds: Annotated[int, Field(ge=1, le=int(LONGEST_LIFETIME.total_seconds()))] = int(
+    expires_in_seconds: Annotated[Integer, Field(ge=1, le=int(LONGEST_LIFETIME.total_seconds()))] = int(
         DEFAULT_LIFETIME.total_seconds()
     )
 
@@ -98,7 +100,7 @@ async def list_approvals(
 
 
 @router.get("/{interrupt_id}")
-async def get_approval(runtime: RuntimeDep, principal: PrincipalDep, interrupt_id: str) -> dict[str, Any]:
+async def get_approval(runtime: RuntimeDep, principal: PrincipalDep, interrupt_id: InterruptId) -> dict[str, Any]:
     return shown_approval(await runtime.approvals.get(principal.user_id, interrupt_id))
 
 
@@ -106,7 +108,7 @@ async def get_approval(runtime: RuntimeDep, principal: PrincipalDep, interrupt_i
 async def decide(
     runtime: RuntimeDep,
     principal: PrincipalDep,
-    interrupt_id: str,
+    interrupt_id: InterruptId,
     body: DecisionBody,
     idempotency_key: IdempotencyKey = None,
 ) -> Decided:

@@ -14,6 +14,7 @@ from moorage.runtime import Runtime
 from moorage.threads import Thread
 from moorage_api.approvals import DecisionBody, IdempotencyKey, asked
 from moorage_api.deps import RecheckDep, RuntimeDep, ThreadDep
+from moorage_api.json_types import Integer
 from moorage_api.sse import EVENT_STREAM, HEARTBEAT_SECONDS, event_stream
 
 router = APIRouter(prefix="/api", tags=["chat"])
@@ -52,7 +53,7 @@ class ResumeBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     action: Literal["continue", "cancel"] | None = None
-    up_to_seq: Annotated[int | None, Field(ge=0)] = None
+    up_to_seq: Annotated[Integer | None, Field(ge=0)] = None
     decisions: Annotated[list[AddressedDecision] | None, Field(min_length=1, max_length=100)] = None
 
     @model_validator(mode="after")

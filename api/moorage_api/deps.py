@@ -7,7 +7,7 @@ sends each plain function through a thread.
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import Depends, FastAPI, Path, Request
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.security import APIKeyHeader, OAuth2PasswordBearer
@@ -58,7 +58,9 @@ async def _principal(
 PrincipalDep = Annotated[Principal, Depends(_principal)]
 
 
-async def _thread(thread_id: str, runtime: RuntimeDep, principal: PrincipalDep) -> Thread:
+async def _thread(
+    thread_id: Annotated[str, Path(max_length=100)], runtime: RuntimeDep, principal: PrincipalDep
+) -> Thread:
     """The caller's own thread. Everything else is refused here, before the first byte of an answer."""
     return await runtime.threads.get(principal, thread_id)
 

@@ -12,6 +12,7 @@ from moorage.identity.keys import DEFAULT_LIFETIME, NAME_LIMIT
 from moorage.identity.principal import ApiKey
 from moorage.identity.service import TICKET_LIFETIME
 from moorage_api.deps import PrincipalDep, RuntimeDep
+from moorage_api.json_types import Integer
 
 router = APIRouter(prefix="/api/auth", tags=["auth"])
 
@@ -27,7 +28,7 @@ class NewKey(BaseModel):
     model_config = ConfigDict(extra="forbid")
     name: Annotated[str, Field(min_length=1, max_length=NAME_LIMIT)]
     scopes: Annotated[set[Scope], Field(min_length=1)] = set(Scope)
-    expires_in_days: Annotated[int | None, Field(ge=1, le=_LONGEST_DAYS)] = DEFAULT_LIFETIME.days
+    expires_in_days: Annotated[Integer | None, Field(ge=1, le=_LONGEST_DAYS)] = DEFAULT_LIFETIME.days
 
 
 class ShownKey(BaseModel):

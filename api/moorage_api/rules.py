@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel
 
 from moorage.rules import Rule
@@ -42,7 +42,9 @@ async def list_rules(
 
 
 @router.delete("/{thread_id}/rules/{rule_id}", status_code=204)
-async def revoke_rule(runtime: RuntimeDep, thread: ThreadDep, rule_id: str) -> Response:
+async def revoke_rule(
+    runtime: RuntimeDep, thread: ThreadDep, rule_id: Annotated[str, Path(max_length=100)]
+) -> Response:
     """Revoke a rule: the next call is asked about again."""
     await runtime.rules.revoke(thread.owner_id, thread.thread_id, rule_id)
     return Response(status_code=204)

@@ -14,6 +14,7 @@ from moorage.ids import ThreadId
 from moorage.runtime import Runtime
 from moorage.threads import ThreadNotFound
 from moorage_api.deps import PrincipalDep, RuntimeDep
+from moorage_api.json_types import Integer
 from moorage_api.langgraph.shapes import PAGINATED
 
 router = APIRouter(prefix="/assistants", tags=["langgraph"])
@@ -24,8 +25,8 @@ type Json = dict[str, Any]
 type GraphId = Annotated[str, Field(min_length=1, max_length=100)]
 type Name = Annotated[str, Field(min_length=1, max_length=200)]
 type Description = Annotated[str, Field(max_length=2000)]
-type Limit = Annotated[int, Field(ge=1, le=1000)]
-type Offset = Annotated[int, Field(ge=0, le=1_000_000)]
+type Limit = Annotated[Integer, Field(ge=1, le=1000)]
+type Offset = Annotated[Integer, Field(ge=0, le=1_000_000)]
 type Selected = Literal[
     "assistant_id", "graph_id", "name", "description", "config", "context", "created_at", "updated_at", "metadata",
     "version",
@@ -38,7 +39,7 @@ class ConfigBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
     configurable: AssistantContext | None = None
     tags: Annotated[list[Annotated[str, Field(max_length=100)]], Field(max_length=50)] | None = None
-    recursion_limit: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    recursion_limit: Annotated[Integer, Field(ge=1, le=100_000)] | None = None
 
 
 class AssistantBody(BaseModel):
@@ -105,7 +106,7 @@ class VersionsBody(BaseModel):
 
 class LatestBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    version: Annotated[int, Field(ge=1, le=1_000_000)]
+    version: Annotated[Integer, Field(ge=1, le=1_000_000)]
 
 
 class WireVersion(BaseModel):

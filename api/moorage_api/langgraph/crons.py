@@ -27,6 +27,7 @@ from moorage.runtime import Runtime
 from moorage.threads import Thread
 from moorage_api.deps import PrincipalDep, RuntimeDep
 from moorage_api.errors import field_errors
+from moorage_api.json_types import Flag, Integer, Moment
 from moorage_api.langgraph.deps import WireThreadDep
 from moorage_api.langgraph.legacy import records_for
 from moorage_api.langgraph.requests import (
@@ -65,8 +66,8 @@ class CronBody(RunPayload):
 
     schedule: ScheduleText
     timezone: ZoneName | None = None
-    end_time: datetime | None = None
-    enabled: bool = True
+    end_time: Moment | None = None
+    enabled: Flag = True
     on_run_completed: Literal["delete", "keep"] | None = None
 
 
@@ -76,8 +77,8 @@ class CronPatch(BaseModel):
     model_config = ConfigDict(extra="forbid")
     schedule: ScheduleText | None = None
     timezone: ZoneName | None = None
-    end_time: datetime | None = None
-    enabled: bool | None = None
+    end_time: Moment | None = None
+    enabled: Flag | None = None
     on_run_completed: Literal["delete", "keep"] | None = None
     input: Any = None
     metadata: JsonObject | None = None
@@ -88,8 +89,8 @@ class CronPatch(BaseModel):
     interrupt_after: Nodes | None = None
     multitask_strategy: Literal["reject", "rollback", "interrupt", "enqueue"] | None = None
     stream_mode: StreamModes | None = None
-    stream_subgraphs: bool | None = None
-    stream_resumable: bool | None = None
+    stream_subgraphs: Flag | None = None
+    stream_resumable: Flag | None = None
     durability: Literal["sync", "async", "exit"] | None = None
 
 
@@ -97,13 +98,13 @@ class CronCount(BaseModel):
     model_config = ConfigDict(extra="forbid")
     assistant_id: Id | None = None
     thread_id: Id | None = None
-    enabled: bool | None = None
+    enabled: Flag | None = None
     metadata: JsonObject | None = None
 
 
 class CronSearch(CronCount):
-    limit: Annotated[int, Field(ge=1, le=1000)] = 10
-    offset: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    limit: Annotated[Integer, Field(ge=1, le=1000)] = 10
+    offset: Annotated[Integer, Field(ge=0, le=10_000_000)] = 0
     sort_by: CronSort | None = None
     sort_order: Literal["asc", "desc"] | None = None
     select: Annotated[list[CronField] | None, Field(max_length=30)] = None

@@ -13,6 +13,7 @@ from moorage.run_request import Record, RunRequest
 from moorage.runs.run import BusyPolicy
 from moorage.threads import Thread
 from moorage.webhooks import check_webhook
+from moorage_api.json_types import Flag, Integer, Number
 
 # Of a configurable: where a run stands. The server alone says that; what else is in it is the assistant's context.
 PLACES = frozenset({"thread_id", "checkpoint_id", "checkpoint_ns", "checkpoint_map", "run_id", "user_id", "tags"})
@@ -61,7 +62,7 @@ class CommandBody(BaseModel):
 class ConfigBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
     tags: Annotated[list[Name] | None, Field(max_length=100)] = None
-    recursion_limit: Annotated[int | None, Field(ge=1, le=100_000)] = None
+    recursion_limit: Annotated[Integer | None, Field(ge=1, le=100_000)] = None
     configurable: JsonObject | None = None
 
 
@@ -81,13 +82,13 @@ class RunPayload(BaseModel):
     interrupt_after: Nodes | None = None
     webhook: Annotated[str | None, Field(max_length=2000)] = None
     stream_mode: StreamModes | None = None
-    stream_subgraphs: bool = False
-    stream_resumable: bool = False
+    stream_subgraphs: Flag = False
+    stream_resumable: Flag = False
     multitask_strategy: Literal["reject", "rollback", "interrupt", "enqueue"] = "enqueue"
     durability: Literal["sync", "async", "exit"] | None = None
-    checkpoint_during: bool | None = None
+    checkpoint_during: Flag | None = None
     feedback_keys: list[Name] | None = None
-    strict_resume: bool | None = None
+    strict_resume: Flag | None = None
     langsmith_tracer: JsonObject | None = None
 
     @property
@@ -104,7 +105,7 @@ class RunBody(RunPayload):
     if_not_exists: Literal["create", "reject"] = "reject"
     on_disconnect: Literal["cancel", "continue"] = "continue"
     on_completion: Literal["delete", "keep"] | None = None
-    after_seconds: Annotated[float, Field(ge=0, le=LONGEST_DELAY_SECONDS)] = 0
+    after_seconds: Annotated[Number, Field(ge=0, le=LONGEST_DELAY_SECONDS)] = 0
 
     @property
     def policy(self) -> BusyPolicy:

@@ -14,6 +14,7 @@ from moorage.ids import full_thread_id
 from moorage.runtime import Runtime
 from moorage.threads import Thread
 from moorage_api.deps import PrincipalDep, RuntimeDep
+from moorage_api.json_types import Flag, Integer
 from moorage_api.langgraph.deps import WireThreadDep
 from moorage_api.langgraph.requests import CheckpointBody, RefusedField, read_state
 from moorage_api.langgraph.shapes import WireState, answer, selected, shown_state
@@ -37,7 +38,7 @@ class StateAt(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     checkpoint: CheckpointBody
-    subgraphs: bool | None = None
+    subgraphs: Flag | None = None
     select: Select | None = None
 
 
@@ -45,7 +46,7 @@ class History(BaseModel):
     """States before a checkpoint, with this in their metadata; of a sub-graph with `checkpoint.checkpoint_ns`."""
 
     model_config = ConfigDict(extra="forbid")
-    limit: Annotated[int | None, Field(ge=1, le=1000)] = None
+    limit: Annotated[Integer | None, Field(ge=1, le=1000)] = None
     before: CheckpointId | CheckpointBody | None = None
     metadata: Json | None = None
     checkpoint: CheckpointBody | None = None

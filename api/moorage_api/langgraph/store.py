@@ -1,12 +1,13 @@
 """The store of the LangGraph wire: items that a user's clients keep between threads."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from moorage.store import ADDRESS_BYTES, LABELS, Item
 from moorage_api.deps import PrincipalDep, RuntimeDep
+from moorage_api.json_types import Flag, Integer, No, Number
 
 router = APIRouter(prefix="/store", tags=["langgraph"])
 
@@ -16,7 +17,7 @@ Key = Annotated[str, Field(min_length=1, max_length=ADDRESS_BYTES)]
 Label = Annotated[str, Field(max_length=ADDRESS_BYTES)]
 Labels = Annotated[list[Label], Field(max_length=LABELS)]
 Path = Annotated[str, Field(max_length=500)]
-Offset = Annotated[int, Field(ge=0, le=10_000_000)]
+Offset = Annotated[Integer, Field(ge=0, le=10_000_000)]
 
 
 class PutItem(BaseModel):
@@ -29,8 +30,8 @@ class PutItem(BaseModel):
     namespace: Annotated[Labels, Field(min_length=1)]
     key: Key
     value: dict[str, Any]
-    index: Literal[False] | Annotated[list[Path], Field(max_length=50)] | None = None
-    ttl: Annotated[float | None, Field(gt=0, le=5_256_000)] = None
+    index: No | Annotated[list[Path], Field(max_length=50)] | None = None
+    ttl: Annotated[Number | None, Field(gt=0, le=5_256_000)] = None
 
 
 class DeleteItem(BaseModel):
@@ -49,10 +50,10 @@ class SearchItems(BaseModel):
     model_config = ConfigDict(extra="forbid")
     namespace_prefix: Labels = []
     filter: dict[str, Any] | None = None
-    limit: Annotated[int, Field(ge=1, le=_MOST)] = 10
+    limit: Annotated[Integer, Field(ge=1, le=_MOST)] = 10
     offset: Offset = 0
     query: Annotated[str | None, Field(max_length=1000)] = None
-    refresh_ttl: bool | None = None
+    refresh_ttl: Flag | None = None
 
 
 class ListNamespaces(BaseModel):
@@ -61,8 +62,8 @@ class ListNamespaces(BaseModel):
     model_config = ConfigDict(extra="forbid")
     prefix: Labels | None = None
     suffix: Labels | None = None
-    max_depth: Annotated[int | None, Field(ge=1, le=LABELS)] = None
-    limit: Annotated[int, Field(ge=1, le=_MOST)] = 100
+    max_depth: Annotated[Integer | None, Field(ge=1, le=LABELS)] = None
+    limit: Annotated[Integer, Field(ge=1, le=_MOST)] = 100
     offset: Offset = 0
 
 

@@ -10,6 +10,7 @@ from moorage.runtime import Runtime
 from moorage.thread_lists import SortBy, ThreadFilter, ThreadQuery
 from moorage.threads import ExpiryStrategy, IfExists, Thread, ThreadRunStatus, Ttl
 from moorage_api.deps import PrincipalDep, RuntimeDep
+from moorage_api.json_types import Integer, Number
 from moorage_api.langgraph.deps import WireThreadDep
 from moorage_api.langgraph.extracts import extracted, steps_of
 from moorage_api.langgraph.requests import RefusedField
@@ -30,7 +31,7 @@ router = APIRouter(prefix="/threads", tags=["langgraph"])
 type Json = dict[str, Any]
 type Id = Annotated[str, Field(min_length=1, max_length=100)]
 type Strategy = Literal["delete", "keep_latest"]
-type Minutes = Annotated[float, Field(gt=0, le=5_256_000)]
+type Minutes = Annotated[Number, Field(gt=0, le=5_256_000)]
 type ThreadField = Literal[
     "thread_id", "created_at", "updated_at", "state_updated_at", "metadata", "config", "context", "status", "values",
     "error", "interrupts",
@@ -93,8 +94,8 @@ class Search(Filter):
     """`extract` names paths such as `values.messages[-1].content`, whose values come in `extracted`."""
 
     ids: Annotated[list[Id] | None, Field(max_length=1000)] = None
-    limit: Annotated[int, Field(ge=1, le=1000)] = 10
-    offset: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    limit: Annotated[Integer, Field(ge=1, le=1000)] = 10
+    offset: Annotated[Integer, Field(ge=0, le=10_000_000)] = 0
     sort_by: SortBy | None = None
     sort_order: Literal["asc", "desc"] | None = None
     select: Annotated[list[ThreadField] | None, Field(max_length=20)] = None

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from moorage_api.json_types import Integer
 from moorage_api.langgraph.v3_frames import Filter
 from moorage_api.sse import last_event_id
 
@@ -27,8 +28,8 @@ class EventStreamBody(BaseModel):
     model_config = ConfigDict(extra="ignore")
     channels: Annotated[list[Part], Field(max_length=100)] = []
     namespaces: Annotated[list[Annotated[list[Part], Field(max_length=50)]] | None, Field(max_length=500)] = None
-    depth: Annotated[int | None, Field(ge=0, le=1000)] = None
-    since: Annotated[int | None, Field(ge=0, le=_MAX_SEQ)] = None
+    depth: Annotated[Integer | None, Field(ge=0, le=1000)] = None
+    since: Annotated[Integer | None, Field(ge=0, le=_MAX_SEQ)] = None
 
     def subscription(self, last_id: str | None = None) -> Subscription:
         """Raises InvalidInput for channels that there are not."""

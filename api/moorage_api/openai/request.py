@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from moorage.errors import InvalidInput
 from moorage.ids import new_message_id
 from moorage.runs.run import BusyPolicy
+from moorage_api.json_types import Flag
 
 MESSAGE_LIMIT = 100_000
 _MOST_MESSAGES = 1000
@@ -24,7 +25,7 @@ def _refuse(value: Any) -> None:
 
 
 def _one(value: Any) -> Any:
-    if value not in (None, 1):
+    if value is not None and (type(value) is not int or value != 1):
         raise PydanticCustomError("unsupported_parameter", "only one choice is supported")
     return value
 
@@ -78,7 +79,7 @@ class ChatMessage(BaseModel):
 
 class StreamOptions(BaseModel):
     model_config = ConfigDict(extra="ignore")
-    include_usage: bool = False
+    include_usage: Flag = False
 
 
 class ChatRequest(BaseModel):
@@ -92,7 +93,7 @@ class ChatRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
     model: Annotated[str, Field(min_length=1, max_length=200)]
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=_MOST_MESSAGES)]
-    stream: bool | None = None
+    stream: Flag | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[int | None, BeforeValidator(_one), WithJsonSchema({"enum": [1, None]})] = None
     metadata: Annotated[dict[str, Annotated[str, Field(max_length=512)]] | None, Field(max_length=16)] = None
