@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 
-from tests.compat.wire import Frame, Wire, numbers, streamed
+from tests.compat.wire import Frame, Wire, numbers, run_body, streamed
 
 type Facts = AsyncIterator[tuple[str, str]]
 
@@ -99,6 +99,19 @@ async def of_the_thread(wire: Wire) -> Facts:
     yield "`GET /threads/{id}/stream`, state_update, when the state is changed", _events(frames)
 
 
+async def quiet(wire: Wire) -> Facts:
+    thread = await wire.new_thread()
+    message = run_body(numbers(1, pause=7), stream_mode="values")
+    async with wire.http.stream("POST", f"/threads/{thread}/runs/stream", json=message) as reply:
+        comments = [line async for line in reply.aiter_lines() if line.startswith(":")]
+    yield "a run that is quiet for 7 s: comments", ", ".join(dict.fromkeys(comments)) or "none"
+    reply = await wire.wait(thread, numbers(1, pause=7))
+    yield (
+        "... and while it is waited for: the answer begins with",
+        "a space" if reply.text[0].isspace() else reply.text[0],
+    )
+
+
 async def unknown_run(wire: Wire) -> Facts:
     thread = await wire.new_thread()
     run = "00000000-0000-4000-8000-000000000000"
@@ -142,4 +155,4 @@ def _last(frames: Sequence[Frame]) -> str:
     return f"`{frames[-1].event}`" if frames else "nothing"
 
 
-SCENARIOS = (resumable, not_resumable, whole, disconnecting, stateless, of_the_thread, unknown_run)
+SCENARIOS = (resumable, not_resumable, whole, disconnecting, stateless, of_the_thread, quiet, unknown_run)
