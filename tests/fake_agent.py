@@ -26,7 +26,7 @@ from moorage.agent.graph import AgentParts, Agents
 from moorage.agent.journal import CallKey
 from moorage.agent.runner import AgentRunner
 from moorage.agent.stream import Delta, PartReader
-from moorage.approvals import Interrupt, InterruptStatus, RaisedInterrupt
+from moorage.approvals import Interrupt, InterruptStatus, RaisedInterrupt, digest_of
 from moorage.assistants import Assistant, get_assistant
 from moorage.claims import Claim
 from moorage.events import RunEvent
@@ -230,7 +230,8 @@ class FakeAgent:
         now = datetime.now(UTC)
         for raised in interrupts:
             key = CallKey(raised.checkpoint_ns, raised.message_id, raised.position)
-            asked = Interrupt(raised, CLAIM.thread_id, CLAIM.run_id, InterruptStatus.PENDING, "", 1, now, now)
+            digest = digest_of(CLAIM.thread_id, raised)
+            asked = Interrupt(raised, CLAIM.thread_id, CLAIM.run_id, InterruptStatus.PENDING, digest, 1, now, now)
             self.journal.questions[key] = asked
 
     @property

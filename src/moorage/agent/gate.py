@@ -8,7 +8,7 @@ what was decided and what was started.
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from deepagents.backends.protocol import SandboxBackendProtocol
@@ -34,7 +34,7 @@ from moorage.agent.journal import (
 from moorage.agent.results import answer_for, named, naming_new_files, rejection, report_of, watched, with_notice
 from moorage.agent.sandbox_files import SandboxFiles
 from moorage.agent.scope import ToolScope
-from moorage.approvals import Interrupt, InterruptStatus
+from moorage.approvals import Interrupt, InterruptStatus, digest_of
 from moorage.ids import owner_of
 from moorage.rules import Verdict
 from moorage.sandboxes.port import SandboxDied, SandboxUnavailable, StartedTooLate, start_by
@@ -170,7 +170,13 @@ class _Passage:
         return {"type": "approve"}
 
     async def _is_what_was_seen(self, asked: Interrupt, decision: Decision) -> bool:
-        """Whether a file that the human saw a change of is still as it was then."""
+        """Whether the call is the one that the human saw, and the file that it changes still as it was then.
+
+        A client may have put another call in its place since: a thread's state is the client's to change.
+        """
+        call = replace(asked.raised, tool_name=self._call.tool, tool_input=dict(self._call.args))
+        if digest_of(self._journal.thread_id, call) != asked.digest:
+            return False
         seen = asked.raised.base_file_hash
         if seen is None or decision["type"] not in ("approve", "edit"):
             return True
