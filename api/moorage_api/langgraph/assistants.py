@@ -90,6 +90,8 @@ class FilterBody(BaseModel):
 
 
 class SearchBody(FilterBody):
+    """Which assistants, how many of them, and in which order; `select` names the fields to show."""
+
     limit: Limit = 10
     offset: Offset = 0
     sort_by: Literal["assistant_id", "graph_id", "name", "created_at", "updated_at"] | None = None
@@ -98,6 +100,8 @@ class SearchBody(FilterBody):
 
 
 class VersionsBody(BaseModel):
+    """Versions whose `metadata` contains this."""
+
     model_config = ConfigDict(extra="forbid")
     metadata: Json | None = None
     limit: Limit = 10
@@ -105,6 +109,8 @@ class VersionsBody(BaseModel):
 
 
 class LatestBody(BaseModel):
+    """The version that is to count."""
+
     model_config = ConfigDict(extra="forbid")
     version: Annotated[Integer, Field(ge=1, le=1_000_000)]
 
@@ -293,7 +299,7 @@ async def get_subgraphs_of_namespace(
     namespace: Annotated[str, Path(max_length=500)],
     recurse: Annotated[bool, Query()] = False,
 ) -> dict[str, WireSchemas]:
-    """Those of one namespace."""
+    """The schemas of the graph's sub-graphs in one namespace."""
     return await _subgraphs(runtime, assistant, namespace, recurse=recurse)
 
 

@@ -95,6 +95,8 @@ class CronPatch(BaseModel):
 
 
 class CronCount(BaseModel):
+    """Which crons are meant; `metadata` must be contained in theirs."""
+
     model_config = ConfigDict(extra="forbid")
     assistant_id: Id | None = None
     thread_id: Id | None = None
@@ -103,6 +105,8 @@ class CronCount(BaseModel):
 
 
 class CronSearch(CronCount):
+    """Which crons, how many of them, and in which order."""
+
     limit: Annotated[Integer, Field(ge=1, le=1000)] = 10
     offset: Annotated[Integer, Field(ge=0, le=10_000_000)] = 0
     sort_by: CronSort | None = None
@@ -141,13 +145,13 @@ class WireCron(BaseModel):
 async def create_thread_cron(
     runtime: RuntimeDep, principal: PrincipalDep, thread: WireThreadDep, body: CronBody
 ) -> Response:
-    """Runs on this thread, as if the user had sent the input at those times."""
+    """Start runs on this thread at set times, as if the user had sent the input then."""
     return await _create(runtime, principal, body, thread)
 
 
 @router.post("/runs/crons", response_model=WireCron)
 async def create_cron(runtime: RuntimeDep, principal: PrincipalDep, body: CronBody) -> Response:
-    """Runs on a new thread each time."""
+    """Start runs at set times, each on a thread of its own."""
     return await _create(runtime, principal, body, None)
 
 
@@ -171,11 +175,13 @@ async def search_crons(runtime: RuntimeDep, principal: PrincipalDep, body: CronS
 
 @router.post("/runs/crons/count")
 async def count_crons(runtime: RuntimeDep, principal: PrincipalDep, body: CronCount) -> int:
+    """How many crons fit the filter."""
     return await runtime.crons.count(principal.user_id, await _filter(runtime, principal, body))
 
 
 @router.get("/runs/crons/{cron_id}", response_model=WireCron)
 async def get_cron(runtime: RuntimeDep, principal: PrincipalDep, cron_id: CronPath) -> Response:
+    """A cron, when it comes next, and how its last run went."""
     return answer(_shown(await runtime.crons.get(principal.user_id, cron_id)))
 
 

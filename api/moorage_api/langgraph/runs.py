@@ -107,7 +107,7 @@ class CancelBody(BaseModel):
 
 @router.post("/threads/{thread_id}/runs", response_model=WireRun, response_model_exclude_unset=True, responses=_CREATED)
 async def create_run(runtime: RuntimeDep, principal: PrincipalDep, thread_id: ThreadPath, body: RunBody) -> Response:
-    """Start a run in the background."""
+    """Start a run in the background, or with `command.resume` answer what waits for approval and go on."""
     thread = await thread_for(runtime, principal, thread_id, body)
     return await _created(runtime, await start_on(runtime, principal, thread, body))
 
@@ -116,7 +116,7 @@ async def create_run(runtime: RuntimeDep, principal: PrincipalDep, thread_id: Th
 async def stream_run(
     runtime: RuntimeDep, principal: PrincipalDep, recheck: RecheckDep, thread_id: ThreadPath, body: RunBody
 ) -> Response:
-    """Start a run and stream it in the asked modes."""
+    """Start a run as above and stream it, in the modes of `stream_mode`, to its end."""
     thread = await thread_for(runtime, principal, thread_id, body)
     return _streamed(runtime, await start_on(runtime, principal, thread, body), recheck, body)
 
@@ -125,7 +125,7 @@ async def stream_run(
 async def wait_for_run(
     runtime: RuntimeDep, principal: PrincipalDep, recheck: RecheckDep, thread_id: ThreadPath, body: RunBody
 ) -> Response:
-    """Start a run and answer with the values that it ends with, or with `__error__`."""
+    """Start a run as above; the answer is the values that it ends with, or `__error__`, when it has ended."""
     thread = await thread_for(runtime, principal, thread_id, body)
     return _awaited(runtime, await start_on(runtime, principal, thread, body), recheck, body)
 
@@ -147,6 +147,7 @@ async def list_runs(
 
 @router.get("/threads/{thread_id}/runs/{run_id}", response_model=WireRun, response_model_exclude_unset=True)
 async def get_run(runtime: RuntimeDep, thread: WireThreadDep, run_id: RunPath) -> dict[str, Any]:
+    """A run and how it stands."""
     return shown_run(await runtime.runs.get(thread, run_id), thread)
 
 
@@ -248,7 +249,7 @@ async def create_batch(
     principal: PrincipalDep,
     body: Annotated[list[RunBody], Field(min_length=1, max_length=MOST_IN_A_BATCH)],
 ) -> list[dict[str, Any]]:
-    """Start several stateless runs. One that is refused is reported, and those before it run."""
+    """Start several stateless runs, in order. The first that is refused is the answer; those before it run."""
     started = [await start_stateless(runtime, principal, item) for item in body]
     return [shown_run(item.run, item.thread) for item in started]
 

@@ -64,12 +64,16 @@ class StateUpdate(BaseModel):
 
 
 class Saved(BaseModel):
+    """Where a state was saved."""
+
     thread_id: str
     checkpoint_ns: str
     checkpoint_id: str
 
 
 class UpdatedState(BaseModel):
+    """The checkpoint that a change made, under all names by which clients look for it."""
+
     checkpoint: Saved
     configurable: Saved
     checkpoint_id: str

@@ -35,6 +35,8 @@ class PutItem(BaseModel):
 
 
 class DeleteItem(BaseModel):
+    """The item to remove."""
+
     model_config = ConfigDict(extra="forbid")
     namespace: Labels = []
     key: Key

@@ -56,6 +56,8 @@ class Update(BaseModel):
 
 
 class Superstep(BaseModel):
+    """A step of a thread's first state: one update."""
+
     model_config = ConfigDict(extra="forbid")
     updates: Annotated[list[Update], Field(max_length=100)]
 
@@ -76,6 +78,8 @@ class NewThread(BaseModel):
 
 
 class ThreadChange(BaseModel):
+    """Metadata to merge, and a new life: minutes alone mean `delete` afterwards."""
+
     model_config = ConfigDict(extra="forbid")
     metadata: Json | None = None
     ttl: TtlBody | Minutes | None = None
@@ -184,6 +188,7 @@ async def search_threads(runtime: RuntimeDep, principal: PrincipalDep, body: Sea
 
 @router.post("/count")
 async def count_threads(runtime: RuntimeDep, principal: PrincipalDep, body: Filter) -> int:
+    """How many threads fit the filter."""
     return await runtime.thread_lists.count(principal.user_id, _filter(body))
 
 
@@ -198,7 +203,7 @@ async def prune_threads(runtime: RuntimeDep, principal: PrincipalDep, body: Prun
 async def get_thread(
     runtime: RuntimeDep, thread: WireThreadDep, include: Annotated[str | None, Query(max_length=100)] = None
 ) -> Response:
-    """A thread with what its graph holds and what waits for approval; with `include=ttl` also its life."""
+    """A thread with what its graph holds and what waits for approval; with `include=ttl` also when it expires."""
     shown = await _shown(runtime, thread)
     return answer(shown | ({"ttl": shown_ttl(thread)} if "ttl" in (include or "").split(",") else {}))
 
@@ -210,7 +215,7 @@ async def change_thread(
     body: ThreadChange,
     prefer: Annotated[str | None, Header(max_length=200)] = None,
 ) -> Response:
-    """Merge metadata, key by key, and give the thread a new life. `Prefer: return=minimal` is answered with 204."""
+    """Merge metadata, key by key, and set when the thread expires. `Prefer: return=minimal` is answered with 204."""
     changed = await runtime.threads.change(thread, metadata=body.metadata, ttl=_ttl(body.ttl))
     if "return=minimal" in (prefer or ""):
         return Response(status_code=204)
