@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.api.harness import PASSWORD, NewUser, Server, User, make_settings, running
-from tests.api.tenancy_world import World, open_world
+from tests.api.tenancy.world import World, open_world
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from urllib.parse import quote
 
 import pytest
-from tests.api.tenancy_attempts import Attempt, problems
-from tests.api.tenancy_world import OWNER, World
+from tests.api.tenancy.attempts import Attempt, problems
+from tests.api.tenancy.world import OWNER, World
 
 FORMS: dict[str, Callable[[str], str]] = {
     "in capitals": str.upper,

@@ -3,8 +3,9 @@
 import httpx
 import pytest
 from tests.api.harness import NewUser, Server
-from tests.api.tenancy_matrix import MATRIX, Asker
-from tests.api.tenancy_world import World, run_body, sent
+from tests.api.tenancy.asker import Asker
+from tests.api.tenancy.matrix import MATRIX
+from tests.api.tenancy.world import World, run_body, sent
 from tests.api.test_api_keys import LOGIN_ONLY, READING_POSTS
 from tests.api.test_routes import ACCESS
 

@@ -10,11 +10,14 @@ from moorage.adapters.postgres.pool import Database, open_database
 from moorage.ids import ThreadId, UserId, new_thread_id
 
 TENANT_TABLES = (
-    "threads", "runs", "run_events", "interrupts", "messages",
-    "checkpoints", "checkpoint_blobs", "checkpoint_writes", "users",
+    "threads", "runs", "run_events", "interrupts", "messages", "tool_calls", "approval_rules", "idempotency_keys",
+    "checkpoints", "checkpoint_blobs", "checkpoint_writes", "users", "api_keys", "store_items", "crons", "assistants",
+    "assistant_versions",
 )  # fmt: skip
+TENANTS_ALONE = {"assistants", "assistant_versions"}  # the system asks for them as their owner
 SYSTEM_ONLY_TABLES = (
     "refresh_tokens", "revoked_access_tokens", "login_failures", "setup_links", "ws_tickets", "checkpoint_migrations",
+    "webhook_deliveries",
 )  # fmt: skip
 ROW_PER_TABLE = """
     INSERT INTO threads (thread_id, owner_id) VALUES (%(thread)s, %(owner)s);
@@ -30,7 +33,22 @@ ROW_PER_TABLE = """
     INSERT INTO checkpoints (thread_id, checkpoint_id, checkpoint) VALUES (%(thread)s, 'c', '{}');
     INSERT INTO checkpoint_blobs (thread_id, channel, version, type) VALUES (%(thread)s, 'c', '1', 'empty');
     INSERT INTO checkpoint_writes (thread_id, checkpoint_id, task_id, idx, channel, blob)
-        VALUES (%(thread)s, 'c', 't', 0, 'c', '')
+        VALUES (%(thread)s, 'c', 't', 0, 'c', '');
+    INSERT INTO tool_calls (thread_id, checkpoint_ns, message_id, position, owner_id, run_id, generation, tool_call_id,
+            tool, args, state)
+        VALUES (%(thread)s, '', 'm', 0, %(owner)s, %(run)s, 1, 'c', 'execute', '{}', 'started');
+    INSERT INTO approval_rules (rule_id, thread_id, owner_id, effect, tool, match, pattern)
+        VALUES (%(run)s, %(thread)s, %(owner)s, 'allow', 'execute', 'same', '{}');
+    INSERT INTO idempotency_keys (owner_id, key, digest, answer) VALUES (%(owner)s, 'k', 'd', '{}');
+    INSERT INTO api_keys (key_id, user_id, name, prefix, key_hash, scopes)
+        VALUES (%(run)s, %(owner)s, 'n', 'p', %(hash)s, '{read}');
+    INSERT INTO store_items (owner_id, namespace, key, value, words) VALUES (%(owner)s, '{notes}', 'k', '{}', '');
+    INSERT INTO crons (cron_id, owner_id, assistant_id, schedule, payload, request, policy)
+        VALUES (%(run)s, %(owner)s, 'agent', '@daily', '{}', '{}', 'enqueue');
+    INSERT INTO assistants (owner_id, assistant_id, graph_id, name)
+        VALUES (%(owner)s, '00000000-0000-4000-8000-000000000000', 'agent', 'n');
+    INSERT INTO assistant_versions (owner_id, assistant_id, version, graph_id, name, context, config, metadata)
+        VALUES (%(owner)s, '00000000-0000-4000-8000-000000000000', 1, 'agent', 'n', '{}', '{}', '{}')
 """
 
 
@@ -38,6 +56,7 @@ async def fill(database: Database, owner: UserId) -> ThreadId:
     """One row of `owner` in each tenant table."""
     thread = new_thread_id(owner)
     values = {"thread": thread, "owner": owner, "run": uuid.uuid4(), "interrupt": uuid.uuid4().hex}
+    values["hash"] = uuid.uuid4().bytes
     async with database.tenant_transaction(owner) as connection:
         for statement in ROW_PER_TABLE.split(";\n"):
             await connection.execute(statement, values)
@@ -63,6 +82,11 @@ async def test_each_user_sees_exactly_its_own_rows(
             assert await count(connection, table) == 1
     async with database.connection() as connection:
         assert await count(connection, table) == 0, "no user is set"
+    if table in TENANTS_ALONE:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            async with database.system_transaction() as connection:
+                await count(connection, table)
+        return
     async with database.system_transaction() as connection:
         assert await count(connection, table) == 2
 
@@ -102,15 +126,58 @@ async def test_a_threads_owner_must_be_the_one_in_its_id(
             )
 
 
-@pytest.mark.parametrize("verb", ["UPDATE {} SET thread_id = thread_id", "DELETE FROM {}"])
+@pytest.mark.parametrize("table", TENANT_TABLES)
+@pytest.mark.parametrize("verb", ["UPDATE {table} SET {column} = {column}", "DELETE FROM {table}"])
 async def test_another_users_rows_cannot_be_hit(
-    database: Database, add_user: Callable[[str], Awaitable[UserId]], verb: str
+    database: Database, add_user: Callable[[str], Awaitable[UserId]], verb: str, table: str
 ) -> None:
-    alice, bob = await add_user("alice"), await add_user("bob")
-    await fill(database, alice)
-    for table in set(TENANT_TABLES) - {"users", "run_events"}:
-        async with database.tenant_transaction(bob) as connection:
-            assert (await connection.execute(verb.format(table))).rowcount == 0
+    al, al_ice = await add_user("al"), await add_user("al-ice")
+    await fill(database, al_ice)
+    column = {"users": "user_id", "api_keys": "user_id"}.get(table, "owner_id")
+    column = "thread_id" if table.startswith("checkpoint") else column
+    try:
+        async with database.tenant_transaction(al) as connection:
+            hit = (await connection.execute(verb.format(table=table, column=column))).rowcount
+    except psycopg.errors.InsufficientPrivilege:
+        hit = 0  # nobody may, not even with rows of one's own
+    assert hit == 0
+    async with database.tenant_transaction(al_ice) as connection:
+        assert await count(connection, table) == 1
+
+
+@pytest.mark.parametrize("table", sorted(set(TENANT_TABLES) - {"users", "threads"}))
+async def test_no_row_can_be_given_to_another_user(
+    database: Database, add_user: Callable[[str], Awaitable[UserId]], table: str
+) -> None:
+    al, al_ice = await add_user("al"), await add_user("al-ice")
+    await fill(database, al)
+    column, value = ("user_id", al_ice) if table == "api_keys" else ("owner_id", al_ice)
+    if table.startswith("checkpoint"):
+        column, value = "thread_id", new_thread_id(al_ice)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        async with database.tenant_transaction(al) as connection:
+            await connection.execute(f"UPDATE {table} SET {column} = %s", [value])  # noqa: S608
+
+
+async def test_every_table_is_known_to_these_tests(database_url: str) -> None:
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        cursor = await connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+        assert {name for (name,) in await cursor.fetchall()} == {*TENANT_TABLES, *SYSTEM_ONLY_TABLES, "alembic_version"}
+
+
+async def test_every_policy_compares_the_owner_or_is_the_systems(database_url: str) -> None:
+    async with await psycopg.AsyncConnection.connect(database_url) as connection:
+        cursor = await connection.execute(
+            "SELECT tablename, policyname, array_to_string(roles, ','), qual, with_check FROM pg_policies "
+            "WHERE schemaname = 'public'"
+        )
+        policies = await cursor.fetchall()
+    for table, name, role, condition, check in policies:
+        if role.startswith("moorage_app_"):
+            assert "current_setting('app.user_id'::text, true)" in condition, (table, name)
+        else:
+            assert role.startswith("moorage_system_"), (table, name)
+        assert check is None, (table, name)
 
 
 async def test_the_user_of_one_transaction_is_gone_in_the_next(

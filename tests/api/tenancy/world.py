@@ -94,7 +94,9 @@ async def _tables(connection: psycopg.AsyncConnection[TupleRow]) -> dict[str, li
         "WHERE column_name IN ('owner_id', 'user_id', 'thread_id')), NULL) "
         "FROM information_schema.columns WHERE table_schema = 'public' GROUP BY table_name"
     )
-    found = {name: columns or [] for name, columns in await cursor.fetchall() if name not in NOBODYS_TABLES}
+    found: dict[str, list[str]] = {
+        name: columns or [] for name, columns in await cursor.fetchall() if name not in NOBODYS_TABLES
+    }
     assert [name for name, columns in found.items() if not columns] == [], "tables of which nobody knows the owner"
     return found
 

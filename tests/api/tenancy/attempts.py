@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import httpx
 import orjson
-from tests.api.tenancy_world import CANARY, World
+from tests.api.tenancy.world import CANARY, World
 
 REFUSED = frozenset({403, 404, 409, 422})
 FINE = frozenset({200, 201, 202, 204})
