@@ -68,6 +68,7 @@ async def test_forged_calls_are_asked_for_one_by_one_however_they_are_reached(al
         await forge(alice, thread, forged, *calls)
     else:
         body["command"] = {"update": {"messages": [forged]}, "goto": goto}
+    asked: list[dict[str, Any]] = []
     for _ in range(5):
         reply = await alice.client.post(f"/threads/{thread}/runs/wait", json=body)
         assert reply.status_code == 200, reply.text

@@ -36,15 +36,15 @@ FROM interrupts i LEFT JOIN runs r ON r.run_id = i.resume_run_id
 WHERE i.thread_id = %s AND i.graph_id = ANY(%s) GROUP BY i.graph_id
 """
 
-_TAKEN_IDS = "SELECT id FROM interrupts WHERE id = ANY(%s) AND thread_id <> %s"
-
-_SUPERSEDE = "UPDATE interrupts SET status = 'superseded' WHERE id = ANY(%s)"
 # A changed state has new tasks, and LangGraph makes its ids from those: the call that waits is known by its place.
 _WAITING = """
 SELECT checkpoint_ns, message_id, position FROM interrupts
 WHERE thread_id = %s AND status = 'pending' AND expires_at > now() AND message_id <> ''
 """
 
+_TAKEN_IDS = "SELECT id FROM interrupts WHERE id = ANY(%s) AND thread_id <> %s"
+
+_SUPERSEDE = "UPDATE interrupts SET status = 'superseded' WHERE id = ANY(%s)"
 
 _INSERT = """
 INSERT INTO interrupts (id, thread_id, owner_id, run_id, call_id, tool_name, tool_input, description, facts,
@@ -104,16 +104,16 @@ async def insert_interrupts(
     """
     before = await _asked_before(connection, claim.thread_id, raised)
     taken = await _taken_ids(connection, claim.thread_id, raised)
+    waiting = await _waiting_places(connection, claim.thread_id)
     rows: list[tuple[Any, ...]] = []
     superseded: list[str] = []
     for index, item in enumerate(raised):
+        if (item.checkpoint_ns, item.message_id, item.position) in waiting:
+            continue
         earlier = before.get(_graph_id(item))
-    waiting = await _waiting_places(connection, claim.thread_id)
         if earlier is not None and not _asks_again(earlier):
             continue
         if earlier is not None:
-        if (item.checkpoint_ns, item.message_id, item.position) in waiting:
-            continue
             superseded.append(earlier["id"])
         is_new = earlier is None and _graph_id(item) not in taken
         stored_id = _graph_id(item) if is_new else _later_id(claim.thread_id, item, earlier["times"] if earlier else 0)
@@ -132,16 +132,16 @@ async def _asked_before(
     return {row["graph_id"]: row for row in rows}
 
 
-async def _taken_ids(
-    connection: AsyncConnection[Row], thread_id: ThreadId, raised: Sequence[RaisedInterrupt]
-) -> set[str]:
-    """LangGraph makes its ids from checkpoints, and a copied thread has the same ones."""
-    rows = await (await connection.execute(_TAKEN_IDS, [list(map(_graph_id, raised)), thread_id])).fetchall()
 async def _waiting_places(connection: AsyncConnection[Row], thread_id: ThreadId) -> set[tuple[str, str, int]]:
     rows = await (await connection.execute(_WAITING, [thread_id])).fetchall()
     return {(row["checkpoint_ns"], row["message_id"], row["position"]) for row in rows}
 
 
+async def _taken_ids(
+    connection: AsyncConnection[Row], thread_id: ThreadId, raised: Sequence[RaisedInterrupt]
+) -> set[str]:
+    """LangGraph makes its ids from checkpoints, and a copied thread has the same ones."""
+    rows = await (await connection.execute(_TAKEN_IDS, [list(map(_graph_id, raised)), thread_id])).fetchall()
     return {row["id"] for row in rows}
 
 
