@@ -21,6 +21,12 @@ async def each_mode(wire: Wire) -> Facts:
             yield "... keys of a task's start and end", _task_keys(frames)
 
 
+async def other_modes(wire: Wire) -> Facts:
+    for mode in ("tools", "lifecycle"):
+        async with wire.run_stream(await wire.new_thread(), LOOK, stream_mode=mode) as stream:
+            yield f"`{mode}`: events", f"{stream.status} {_events(await stream.all())}".strip()
+
+
 async def tokens(wire: Wire) -> Facts:
     frames = await _frames(wire, LOOK, stream_mode="messages-tuple")
     pairs = [frame.data for frame in frames if frame.event == "messages"]
@@ -97,4 +103,4 @@ def _keys(value: Any) -> str:
     return ", ".join(sorted(value)) if isinstance(value, dict) else type(value).__name__
 
 
-SCENARIOS = (each_mode, tokens, whole_messages, updates, sub_agents)
+SCENARIOS = (each_mode, other_modes, tokens, whole_messages, updates, sub_agents)
