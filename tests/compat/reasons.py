@@ -41,7 +41,7 @@ _REASONS: dict[str, dict[str, str]] = {
         "the same answer again, when nothing is pending ... with `strict_resume`": "as above",
     },
     "Streams": {
-        "`tools`: events": "accepted beside other modes; a tool's events are those of `messages-tuple`, `updates` and v3",
+        "`tools`: events": "beside other modes; a tool's events are in `messages-tuple`, `updates` and v3",
         "`lifecycle`: events": "accepted: that the run starts, fails or ends",
         "messages-tuple: kinds of message ... LangGraph's metadata beside it": "no hosting service's names and plans",
     },
