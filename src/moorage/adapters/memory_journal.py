@@ -39,7 +39,7 @@ class MemoryJournal:
 
     async def start(self, call: Call) -> float:
         if call.key in self.entries:
-            raise CallStarted
+            raise CallStarted(self.entries[call.key])
         self.entries[call.key] = Entry(call.key, call.tool_call_id, call.tool, CallState.STARTED)
         return math.inf
 

@@ -229,8 +229,8 @@ class _Passage:
             return self.tell(with_notice(result, edited) if edited is not None else result, edited=edited)
         try:
             result = await self._start(call, request)
-        except CallStarted:
-            return await self._again(Entry(call.key, call.tool_call_id, call.tool, CallState.STARTED))
+        except CallStarted as started:
+            return await self._again(started.entry)
         if edited is not None:
             result = with_notice(result, edited)
         report = report_of(result, rejected=False, edited=edited, seconds=time.monotonic() - self._began)

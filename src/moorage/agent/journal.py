@@ -68,7 +68,14 @@ class Call:
 
 
 class CallStarted(Exception):
-    """The journal says that somebody started this call already: it must not be started again."""
+    """The journal says that somebody started this call already: it must not be started again. `entry` is what it has.
+
+    It may be of an earlier turn: a client may go back to a state in which the call was not made yet.
+    """
+
+    def __init__(self, entry: Entry) -> None:
+        super().__init__()
+        self.entry = entry
 
 
 type Resolve = Callable[[str], Awaitable[str | None]]

@@ -42,6 +42,11 @@ _OF_MESSAGES = f"""
 SELECT {_COLUMNS} FROM tool_calls WHERE thread_id = %s AND checkpoint_ns = '' AND message_id = ANY(%s)
 """  # noqa: S608 -- constant columns
 
+_OF_CALL = f"""
+SELECT {_COLUMNS} FROM tool_calls
+WHERE thread_id = %(thread)s AND checkpoint_ns = %(ns)s AND message_id = %(message)s AND position = %(position)s
+"""  # noqa: S608 -- constant columns
+
 _TOLD = """
 SELECT data::jsonb ->> 'message_id' AS id FROM run_events
 WHERE thread_id = %s AND run_id = ANY(%s) AND type = 'tool_result'
@@ -50,14 +55,18 @@ WHERE thread_id = %s AND run_id = ANY(%s) AND type = 'tool_result'
 _TOLD_OF = "SELECT id FROM messages WHERE thread_id = %s AND id = ANY(%s)"
 
 # Nothing comes back when somebody else's row is there. One's own, of a commit whose answer was lost, is found again.
+# A row of generation 0 says that nobody would decide on the call any more: it never ran, and now somebody has decided.
 _START = """
 INSERT INTO tool_calls (thread_id, checkpoint_ns, message_id, position, owner_id, run_id, generation, tool_call_id,
     tool, args, state)
 VALUES (%(thread)s, %(ns)s, %(message)s, %(position)s, %(owner)s, %(run)s, %(generation)s, %(call)s, %(tool)s,
     %(args)s, 'started')
-ON CONFLICT (thread_id, checkpoint_ns, message_id, position) DO UPDATE SET started_at = tool_calls.started_at
-    WHERE %(again)s AND tool_calls.run_id = EXCLUDED.run_id AND tool_calls.generation = EXCLUDED.generation
-    AND tool_calls.state = 'started'
+ON CONFLICT (thread_id, checkpoint_ns, message_id, position) DO UPDATE
+    SET run_id = EXCLUDED.run_id, generation = EXCLUDED.generation, tool_call_id = EXCLUDED.tool_call_id,
+        args = EXCLUDED.args, state = 'started', result = NULL, finished_at = NULL,
+        started_at = CASE WHEN tool_calls.generation = 0 THEN now() ELSE tool_calls.started_at END
+    WHERE tool_calls.generation = 0 OR %(again)s AND tool_calls.run_id = EXCLUDED.run_id
+    AND tool_calls.generation = EXCLUDED.generation AND tool_calls.state = 'started'
 RETURNING state
 """
 
@@ -151,8 +160,16 @@ class PostgresJournal:
                 return await started.fetchone()
 
         if await patiently(insert) is None:
-            raise CallStarted
+            raise CallStarted(await self._read(call))
         return asked_at + self._lease.total_seconds() * _PART_OF_LEASE
+
+    async def _read(self, call: Call) -> Entry:
+        async def read() -> list[Row]:
+            async with self._database.tenant_pipeline(self._claim.owner_id) as connection:
+                return await (await connection.execute(_OF_CALL, self._values(call))).fetchall()
+
+        rows = await patiently(read)
+        return _entry(rows[0]) if rows else Entry(call.key, call.tool_call_id, call.tool, CallState.STARTED)
 
     async def finish(self, call: Call, state: CallState, result: Mapping[str, Any]) -> None:
         values = {**self._values(call), "state": state.value, "result": Jsonb(dict(result), dumps=encode)}
