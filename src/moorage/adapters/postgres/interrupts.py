@@ -17,6 +17,7 @@ from moorage.ids import InterruptId, RunId, ThreadId, UserId, result_message_id
 
 type Row = dict[str, Any]
 
+_ACCEPTED = ("approved", "edited")
 _TOO_LATE = "The user did not decide in time"
 
 # What was not answered in time cannot be answered any more, whether or not the reaper has come by.
@@ -31,6 +32,8 @@ COLUMNS = f"""i.id, i.thread_id, i.run_id, i.call_id, i.tool_name, i.tool_input,
 _ASKED_BEFORE = """
 SELECT i.graph_id, count(*) AS times, (array_agg(i.id ORDER BY i.created_at DESC, i.id))[1] AS id,
     (array_agg(i.status ORDER BY i.created_at DESC, i.id))[1] AS status,
+    (array_agg(i.decided_at ORDER BY i.created_at DESC, i.id))[1]
+        < (SELECT started_at FROM runs WHERE run_id = %s) AS known,
     bool_or(r.status = 'queued') AS answer_waits
 FROM interrupts i LEFT JOIN runs r ON r.run_id = i.resume_run_id
 WHERE i.thread_id = %s AND i.graph_id = ANY(%s) GROUP BY i.graph_id
@@ -100,9 +103,10 @@ async def insert_interrupts(
     """Store interrupts in the order in which they were raised.
 
     One raised before stays as it is while it waits for its answer, or its answer for its run. When the run of an
-    accepted answer asks again, the old question is superseded and the new one gets an id of its own.
+    accepted answer asks again, the old question is superseded and the new one gets an id of its own; so does one that
+    is asked again although it was closed before its run began.
     """
-    before = await _asked_before(connection, claim.thread_id, raised)
+    before = await _asked_before(connection, claim, raised)
     taken = await _taken_ids(connection, claim.thread_id, raised)
     waiting = await _waiting_places(connection, claim.thread_id)
     rows: list[tuple[Any, ...]] = []
@@ -113,7 +117,7 @@ async def insert_interrupts(
         earlier = before.get(_graph_id(item))
         if earlier is not None and not _asks_again(earlier):
             continue
-        if earlier is not None:
+        if earlier is not None and earlier["status"] in _ACCEPTED:
             superseded.append(earlier["id"])
         is_new = earlier is None and _graph_id(item) not in taken
         stored_id = _graph_id(item) if is_new else _later_id(claim.thread_id, item, earlier["times"] if earlier else 0)
@@ -126,9 +130,10 @@ async def insert_interrupts(
 
 
 async def _asked_before(
-    connection: AsyncConnection[Row], thread_id: ThreadId, raised: Sequence[RaisedInterrupt]
+    connection: AsyncConnection[Row], claim: Claim, raised: Sequence[RaisedInterrupt]
 ) -> dict[str, Row]:
-    rows = await (await connection.execute(_ASKED_BEFORE, [thread_id, list(map(_graph_id, raised))])).fetchall()
+    values = [claim.run_id, claim.thread_id, list(map(_graph_id, raised))]
+    rows = await (await connection.execute(_ASKED_BEFORE, values)).fetchall()
     return {row["graph_id"]: row for row in rows}
 
 
@@ -146,7 +151,7 @@ async def _taken_ids(
 
 
 def _asks_again(earlier: Row) -> bool:
-    return earlier["status"] in ("approved", "edited") and not earlier["answer_waits"]
+    return (earlier["status"] in _ACCEPTED or bool(earlier["known"])) and not earlier["answer_waits"]
 
 
 def _graph_id(item: RaisedInterrupt) -> str:
