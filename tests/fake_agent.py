@@ -216,7 +216,17 @@ class FakeAgent:
     async def _run(self, run_input: dict[str, Any]) -> list[Delta | RunEvent]:
         _current.set(self)
         runner = AgentRunner(self.agents, lambda *_, **__: self.saver)
-        run = runner.start(CLAIM, self.assistant, run_input, self.context, on_saved=lambda _: None, fresh=False)
+        latest = await self.saver.aget_tuple({"configurable": {"thread_id": CLAIM.thread_id, "checkpoint_ns": ""}})
+        base = latest.checkpoint["id"] if latest else None
+        run = runner.start(
+            CLAIM,
+            self.assistant,
+            run_input,
+            self.context,
+            on_saved=lambda _: None,
+            fresh=False,
+            base_checkpoint_id=base,
+        )
         self.reader = run.reader
         async with asyncio.timeout(20):
             told = [event async for event in run.events()]

@@ -11,7 +11,7 @@ from langgraph.types import Command, StateSnapshot
 
 from moorage.agent.context import RunContext
 from moorage.agent.graph import CompiledAgent
-from moorage.agent.recovery import Standing, reports_of, settle, standing_of
+from moorage.agent.recovery import reports_of, settle, standing_of
 from moorage.agent.stream import PartReader
 from moorage.events import RunEvent, scrub_text
 
@@ -20,7 +20,7 @@ _STREAM_MODES = ("messages", "updates", "custom")
 
 @dataclass(frozen=True, slots=True)
 class GraphInput:
-    """What a run feeds its graph. `message_id` is the id of the last message: a state that holds it was fed already.
+    """What a run feeds its graph.
 
     Without messages, values and command the graph goes on where it stands, or, with a `checkpoint_id`, from there.
     """
@@ -55,13 +55,14 @@ class GraphInput:
         )
 
     @property
-    def message_id(self) -> str | None:
-        return self.messages[-1].id if self.messages else None
-
-    @property
     def feeds(self) -> bool:
         """Whether there is anything to feed."""
         return bool(self.messages or self.values or self.update or self.goto)
+
+    @property
+    def only_adds(self) -> bool:
+        """Whether all it changes of the state is messages that come last, or in the place of others."""
+        return not (self.values or self.update or self.goto) and all(item.type != "remove" for item in self.messages)
 
     @property
     def may_pause(self) -> bool:
@@ -90,13 +91,16 @@ class Entry:
         fresh: bool,
         base_checkpoint_id: str | None,
     ) -> None:
-        """`base_checkpoint_id` is the thread's latest checkpoint when the run first started."""
+        """`base_checkpoint_id` is the thread's latest checkpoint when the run first started.
+
+        A later one tells that an earlier attempt stored what it was to feed.
+        """
         self._graph = graph
         self._config = config
         self._input = graph_input
         self._context = context
         self._resumes = resumes
-        self._fresh = fresh and graph_input.checkpoint_id is None and graph_input.feeds
+        self._fresh = fresh and graph_input.checkpoint_id is None and graph_input.feeds and graph_input.only_adds
         self._base = base_checkpoint_id
         self._branch_off = False
 
@@ -107,7 +111,8 @@ class Entry:
         journal = self._context.journal
         snapshot = await self._graph.aget_state(self._config)
         standing = standing_of(snapshot)
-        goes_on = self._resumes or self._was_fed(standing, _checkpoint_id(snapshot))
+        latest = _checkpoint_id(snapshot)
+        goes_on = self._resumes or latest != self._base
         if not goes_on and self._input.checkpoint_id is not None:
             self._branch_off = True
             snapshot = await self._graph.aget_state(self._entry_config)
@@ -123,13 +128,18 @@ class Entry:
         unseen = [message for message_id, message in seen.items() if message_id not in told]
         untold = [replace(item, waits_for=None) for item in reader.untold(unseen, reports_of(entries, journal))]
         before = {**cast("dict[str, Any]", snapshot.values), "messages": standing.messages}
-        return Opened(graph_input, untold, _checkpoint_id(snapshot), before)
+        stops = latest != self._base and await self._was_to_stop(snapshot)
+        return Opened(graph_input, untold, _checkpoint_id(snapshot), before, stops)
 
-    def _was_fed(self, standing: Standing, latest: str | None) -> bool:
-        """Whether an earlier attempt of this run got as far as storing what it was to feed."""
-        if (message_id := self._input.message_id) is not None:
-            return standing.holds(message_id)
-        return latest != self._base
+    async def _was_to_stop(self, snapshot: StateSnapshot) -> bool:
+        """Whether an earlier attempt came to where the client wants the run to stop: entered again, it would pass."""
+        if not (self._input.may_pause and snapshot.next) or (snapshot.metadata or {}).get("source") != "loop":
+            return False
+        if _names(self._input.interrupt_before, snapshot.next):
+            return True
+        if not self._input.interrupt_after or snapshot.parent_config is None:
+            return False
+        return _names(self._input.interrupt_after, (await self._graph.aget_state(snapshot.parent_config)).next)
 
     @property
     def _entry_config(self) -> RunnableConfig:
@@ -160,12 +170,16 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The way in: what to feed, what readers were never told of, and the state it begins with, where that was read."""
+    """The way in: what to feed, what readers were never told of, and the state it begins with, where that was read.
+
+    With `stops` an earlier attempt came to where the run is to stop, and there is no way in.
+    """
 
     graph_input: Any
     untold: list[RunEvent] = field(default_factory=list[RunEvent])
     starts_at: str | None = None
     before: Mapping[str, Any] | None = None
+    stops: bool = False
 
 
 def input_update(values: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -185,6 +199,11 @@ def _message(data: dict[str, Any]) -> BaseMessage:
 
 def _nodes(names: tuple[str, ...]) -> Any:
     return "*" if "*" in names else list(names)
+
+
+def _names(wanted: tuple[str, ...], nodes: tuple[str, ...]) -> bool:
+    visible = [node for node in nodes if not node.startswith("__")]
+    return bool(visible) if "*" in wanted else not set(wanted).isdisjoint(visible)
 
 
 def _checkpoint_id(snapshot: StateSnapshot) -> str | None:

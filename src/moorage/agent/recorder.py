@@ -35,6 +35,11 @@ class Recorder:
         else:
             self._fed = {message.id for message in fed}
 
+    def stands(self) -> Iterator[RunEvent]:
+        """The state in which the run began, for one that goes no further."""
+        if "values" in self._kinds:
+            yield graph_event("values", (), dict(self._from or {}))
+
     def read(self, part: Mapping[str, Any]) -> Iterator[RunEvent]:
         """What is to be stored of this part; nothing for kinds that nobody asked for."""
         kind, ns, data = part["type"], cast("Namespace", part["ns"]), part["data"]

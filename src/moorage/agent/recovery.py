@@ -38,9 +38,6 @@ class Standing:
         asked = [index for index, message in enumerate(messages) if isinstance(message, HumanMessage)]
         return messages[asked[-1] + 1 :] if asked else messages
 
-    def holds(self, message_id: str) -> bool:
-        return any(message.id == message_id for message in self.messages)
-
     def open_calls(self) -> list[tuple[AIMessage, int]]:
         """The calls of the last AI message that have no result: the message and the call's position in it."""
         messages = [*self.messages, *(item for item in self.margin if isinstance(item, AIMessage))]

@@ -132,6 +132,11 @@ class AgentRun:
         for event in opened.untold:
             yield event
         self._recorder.begin(checkpoint_id=opened.starts_at, before=opened.before, fed=self._asked.messages)
+        if opened.stops:
+            self.paused = True
+            for event in self._recorder.stands():
+                yield event
+            return
         try:
             async with aclosing(cast("Any", self._entry.parts(opened.graph_input, self._control))) as parts:
                 async for part in parts:
