@@ -12,6 +12,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import DictRow
 
 _INPUT = "__input__"  # what LangGraph makes the task id of an input's writes from
+_COMMAND_TASK = str(UUID(int=0))  # under which it stores those of a command
 
 # Keeps, per namespace, the latest checkpoint with all that it refers to, and what its changes-only channels are read
 # from; of the calls of sub-graphs only those that the latest root checkpoint made. One statement, one snapshot: what is
@@ -107,7 +108,7 @@ _DELETE_AFTER = (
     """,
     """
     DELETE FROM checkpoint_writes WHERE thread_id = %(thread_id)s AND (
-        checkpoint_id > %(base)s OR (checkpoint_ns = '' AND checkpoint_id = %(base)s AND task_id = %(input_task)s)
+        checkpoint_id > %(base)s OR (checkpoint_ns = '' AND checkpoint_id = %(base)s AND task_id = ANY(%(input_tasks)s))
     )
     """,
 )
@@ -126,14 +127,14 @@ async def delete_checkpoints_after(
         for statement in DELETE_ALL:
             await connection.execute(statement, {"thread_id": thread_id})
         return
-    values = {"thread_id": thread_id, "base": base_checkpoint_id, "input_task": _input_task(base_checkpoint_id)}
+    values = {"thread_id": thread_id, "base": base_checkpoint_id, "input_tasks": _input_tasks(base_checkpoint_id)}
     for statement in _DELETE_AFTER:
         await connection.execute(statement, values)
 
 
-def _input_task(checkpoint_id: str) -> str | None:
-    """The task id under which LangGraph stores the input that comes after this checkpoint, on the checkpoint itself."""
+def _input_tasks(checkpoint_id: str) -> list[str]:
+    """The task ids under which LangGraph stores what comes in after this checkpoint, on the checkpoint itself."""
     try:
-        return str(uuid5(UUID(checkpoint_id), _INPUT))
+        return [_COMMAND_TASK, str(uuid5(UUID(checkpoint_id), _INPUT))]
     except ValueError:
-        return None
+        return [_COMMAND_TASK]

@@ -81,7 +81,9 @@ async def end_run(
     rolled_back = row["stop_reason"] == StopReason.ROLLBACK
     if rolled_back:
         outcome = Outcome(RunStatus.CANCELLED, usage=outcome.usage)
-        await _undo(connection, claim, row["base_checkpoint_id"])
+        if row["started"]:
+            await delete_checkpoints_after(connection, claim.thread_id, row["base_checkpoint_id"])
+        await _forget(connection, claim)
     elif row["stop_reason"] and outcome.interrupts:  # nobody is to be asked any more: who stopped it goes on
         outcome = Outcome(RunStatus.CANCELLED, usage=outcome.usage)
     before: int = row["last_seq"]
@@ -112,7 +114,7 @@ def _life_after(status: RunStatus, approval_ttl: timedelta) -> timedelta:
 
 
 async def end_queued(
-    connection: AsyncConnection[Row], thread_id: ThreadId, *, only: RunId | None = None
+    connection: AsyncConnection[Row], thread_id: ThreadId, *, only: RunId | None = None, rolled_back: bool = False
 ) -> list[StoredEvent]:
     """End a busy thread's queued runs, or one, before any worker has them: their last events, in order."""
     rows = await (await connection.execute(_QUEUED, [thread_id, only, only])).fetchall()
@@ -125,9 +127,13 @@ async def end_queued(
         item
         for offset, row in enumerate(rows)
         for item in place(
-            claim_of(row), last_events(claim_of(row), Outcome(RunStatus.CANCELLED)), before=before + offset
+            claim_of(row),
+            last_events(claim_of(row), Outcome(RunStatus.CANCELLED), rolled_back=rolled_back),
+            before=before + offset,
         )
     ]
+    for row in rows if rolled_back else ():
+        await _forget(connection, claim_of(row))
     await insert_events(connection, placed)
     ended = "UPDATE runs SET status = 'cancelled', finished_at = now(), updated_at = now() WHERE run_id = ANY(%s)"
     await connection.execute(ended, [[row["run_id"] for row in rows]])
@@ -135,9 +141,8 @@ async def end_queued(
     return [item.stored() for item in placed]
 
 
-async def _undo(connection: AsyncConnection[Row], claim: Claim, base_checkpoint_id: str | None) -> None:
-    """Take back what the run left in the thread's state and history. Its events stay: they happened."""
-    await delete_checkpoints_after(connection, claim.thread_id, base_checkpoint_id)
+async def _forget(connection: AsyncConnection[Row], claim: Claim) -> None:
+    """Take back what the run left in the thread's history. Its events stay: they happened."""
     await connection.execute(_FORGET_MESSAGES, {"thread_id": claim.thread_id, "run_id": claim.run_id})
 
 

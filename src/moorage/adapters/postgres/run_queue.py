@@ -226,12 +226,13 @@ class PostgresRunQueue:
             if row is None:
                 raise RunNotFound
             is_running, is_queued = row["status"] == RunStatus.RUNNING, row["status"] == RunStatus.QUEUED
-            if is_running or (is_queued and row["generation"] > 0):  # what it did may have to be undone
+            undo = reason is StopReason.ROLLBACK
+            if is_running or (is_queued and (undo or row["generation"] > 0)):  # what it did may have to be undone
                 await connection.execute(_STOP_ONE, [reason.value, run_id])
             if is_running:
                 await notify(connection, "stop", f"{run_id} {reason}")
             elif is_queued and row["others"]:
-                stored = await end_queued(connection, thread_id, only=run_id)
+                stored = await end_queued(connection, thread_id, only=run_id, rolled_back=undo)
             elif is_queued:
                 taken = await (await connection.execute(_TAKE_BACK_ONE, [run_id])).fetchone()
                 cancelled = Outcome(RunStatus.CANCELLED)
