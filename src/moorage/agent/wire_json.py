@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any, cast
 
-from langchain_core.messages import BaseMessage, convert_to_messages, message_to_dict
+from langchain_core.messages import AIMessage, BaseMessage, convert_to_messages, message_to_dict
 from langchain_core.messages.utils import MessageLikeRepresentation
 from langgraph.types import Interrupt
 from pydantic import BaseModel
@@ -51,7 +51,7 @@ def read_messages(given: object) -> list[dict[str, Any]]:
     items = cast("list[Any]", given) if isinstance(given, list) else [given]
     try:
         messages = convert_to_messages(cast("list[MessageLikeRepresentation]", [_plain(item) for item in items]))
-        return [_with_id(message) for message in messages]
+        return [_with_id(_told_apart(message)) for message in messages]
     except (ValueError, NotImplementedError, TypeError, KeyError, AttributeError):
         raise InvalidMessages(
             'messages take items such as {"role": "user", "content": "..."} or {"type": "human", "content": "..."}'
@@ -85,6 +85,14 @@ def _plain(item: Any) -> Any:
     if "lc" in found:
         raise InvalidMessages("messages take no serialized objects")
     return {"content": "", **found} if found.get("type") == "remove" else found
+
+
+def _told_apart(message: BaseMessage) -> BaseMessage:
+    """Refuse calls that nobody could answer or decide one by one: each of a message's has an id of its own."""
+    ids = [call["id"] for call in message.tool_calls] if isinstance(message, AIMessage) else []
+    if not all(ids) or len(set(ids)) < len(ids):
+        raise InvalidMessages("messages: each call in tool_calls takes an id that no other call of its message has")
+    return message
 
 
 def _with_id(message: BaseMessage) -> dict[str, Any]:
