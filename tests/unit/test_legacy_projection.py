@@ -121,6 +121,21 @@ async def test_frames_are_crlf_lines_with_an_id_per_event_and_place() -> None:
     assert chunk == b'event: metadata\r\ndata: {"run_id":"run-1","attempt":1}\r\nid: 6-0\r\n\r\n'
 
 
+async def test_tools_tell_what_becomes_of_each_call() -> None:
+    output = {"call_id": "c1", "stream": "stdout", "delta": "o", "agent": "agent"}
+    log = Log().started().called("c1").called("c2").add("tool_output", output).result("c1").result("c2", "rejected")
+    told = named(await shown(log.ended(), "tools"), "tools")
+    assert [(each["event"], each["toolCallId"], each["name"]) for each in told] == [
+        ("on_tool_start", "c1", "execute"),
+        ("on_tool_start", "c2", "execute"),
+        ("on_tool_event", "c1", "execute"),
+        ("on_tool_end", "c1", "execute"),
+        ("on_tool_error", "c2", "execute"),
+    ]
+    assert told[2]["data"]["delta"] == "o"
+    assert told[3]["output"]["content"] == "out"
+
+
 async def test_text_comes_as_chunks_with_their_place_in_the_graph() -> None:
     log = Log().started().said("He").said("y", thinking_delta="hm").complete("Hey").ended()
     frames = named(await shown(log, "messages-tuple"), "messages")

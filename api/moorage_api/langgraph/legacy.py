@@ -18,7 +18,7 @@ from moorage_api.langgraph.legacy_frames import START, FrameId, FrameWriter, fra
 from moorage_api.langgraph.legacy_graph import GraphFrames
 from moorage_api.langgraph.legacy_messages import MessageReader, MessageView
 from moorage_api.langgraph.legacy_places import Places, ShownRun
-from moorage_api.langgraph.legacy_views import Chunks, DerivedUpdates, Snapshots
+from moorage_api.langgraph.legacy_views import Chunks, DerivedUpdates, Snapshots, ToolProgress
 from moorage_api.langgraph.modes import records_for as records_for
 from moorage_api.langgraph.values import LoadState, StateFold, Values
 
@@ -26,6 +26,7 @@ type LoadFinal = Callable[[], Awaitable[Values]]
 """The state in which a run left its thread, for runs whose states were not recorded."""
 
 _BEFORE_IT_RUNS = frozenset({EventType.MESSAGE_RECEIVED, EventType.DECISION})
+_SHOW_OUTPUT = frozenset({"custom", "tools"})
 _RUNS_ONLY = frozenset({"lifecycle"})
 _ERRORS = {"step_limit": "GraphRecursionError"}
 
@@ -101,6 +102,8 @@ class LegacyProjection:
             views.append(Chunks(self._frames))
         elif "messages" in self._modes:
             views.append(Snapshots(self._frames))
+        if "tools" in self._modes:
+            views.append(ToolProgress(self._frames))
         return [*views, *(view for view in (self._derived, self._callbacks) if view is not None)]
 
     def _announce(self) -> None:
@@ -144,12 +147,18 @@ class LegacyProjection:
         await self._graph.read(kind, ns, data, at)
 
     def _output(self, data: bytes) -> None:
-        if "custom" not in self._modes:
+        if not self._modes & _SHOW_OUTPUT:
             return
         told: dict[str, Any] = orjson.loads(data)
         ns = self._places.of_parent(told.get("parent_call_id"))
-        if self._subgraphs or not ns:
+        if ns and not self._subgraphs:
+            return
+        if "custom" in self._modes:
             self._frames.add_json(frame_name("custom", ns), {"type": "tool_output", **told})
+        if "tools" in self._modes:
+            call_id = told.pop("call_id")
+            progress = {"event": "on_tool_event", "toolCallId": call_id, "name": self._messages.tool_of(call_id)}
+            self._frames.add_json(frame_name("tools", ns), {**progress, "data": told})
 
     async def _interrupted(self, pending: list[dict[str, Any]]) -> None:
         self._asked = True

@@ -106,6 +106,10 @@ class MessageReader:
         """A call that an earlier run announced is of this tool."""
         self._calls.setdefault(call_id, {"name": name, "args": None})
 
+    def tool_of(self, call_id: str) -> str:
+        """The tool that this call is of; empty when nobody told."""
+        return str(self._calls.get(call_id, {}).get("name", ""))
+
     def _views(self, ns: Namespace) -> tuple[MessageView, ...]:
         return self._deep_views if ns else self._root_views
 

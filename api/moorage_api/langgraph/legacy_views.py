@@ -75,6 +75,26 @@ class Snapshots(MessageView):
         self._frames.add_json(b"messages/partial", [message.as_message()])
 
 
+class ToolProgress(MessageView):
+    """Mode `tools`: what becomes of each call, in the words of the JavaScript client's `ToolsStreamEvent`."""
+
+    def __init__(self, frames: FrameWriter) -> None:
+        self._frames = frames
+
+    def called(self, message: Spoken, call: Mapping[str, Any], /) -> None:
+        told = {"event": "on_tool_start", "toolCallId": call["id"], "name": call["name"], "input": call["args"]}
+        self._frames.add_json(frame_name("tools", message.ns), told)
+
+    def answered(self, result: Answered, /) -> None:
+        message = result.message
+        told = {"toolCallId": result.call_id, "name": message["name"]}
+        if result.ran and message["status"] == "success":
+            told |= {"event": "on_tool_end", "output": message}
+        else:
+            told |= {"event": "on_tool_error", "error": message["content"]}
+        self._frames.add_json(frame_name("tools", result.ns), told)
+
+
 class DerivedUpdates(MessageView):
     """Mode `updates` for a run of which no updates were recorded: one for each finished message."""
 

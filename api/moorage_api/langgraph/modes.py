@@ -10,7 +10,6 @@ from moorage.run_request import Record
 
 MODES = (
     "values", "messages", "messages-tuple", "updates", "events", "tasks", "checkpoints", "debug", "custom", "tools",
-    "lifecycle",
 )  # fmt: skip
 THREAD_MODES = ("run_modes", "lifecycle", "state_update")
 DEFAULT_MODES = ("values",)
