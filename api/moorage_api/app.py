@@ -10,7 +10,7 @@ from moorage_api import approvals, auth, chat, copies, health, keys, messages, r
 from moorage_api.body_guard import BodyGuard
 from moorage_api.deps import protected_docs, refuse_new_work
 from moorage_api.errors import install_error_handlers
-from moorage_api.langgraph import assistants, crons, protocol, refused, runs, state, store, threads
+from moorage_api.langgraph import assistants, crons, protocol, refused, runs, state, stateless_runs, store, threads
 from moorage_api.openai import chat as openai_chat
 from moorage_api.openai import models as openai_models
 from moorage_api.openapi import describe_refusals
@@ -28,7 +28,7 @@ _EXPOSED_HEADERS = (
 
 _CORE = (sessions, copies, chat, approvals, rules, messages)
 _OPENAI = (openai_chat, openai_models)
-_LANGGRAPH = (assistants, threads, state, runs, crons, store, refused)
+_LANGGRAPH = (assistants, threads, state, runs, stateless_runs, crons, store, refused)
 
 
 def create_app(runtime: Runtime) -> FastAPI:
