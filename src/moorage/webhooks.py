@@ -117,6 +117,20 @@ class AllowList:
         return any(address.version == network.version and address in network for network in self.networks)
 
 
+def refuse_private(url: str, allow: AllowList) -> None:
+    """Raise WebhookRefused for an address of this machine or network that is written as one.
+
+    What a name leads to is looked at when it is called: it may be something else by then.
+    """
+    host = httpx.URL(url).host.lower().rstrip(".")
+    try:
+        refused = not allow.permits(host, parse_address(host))
+    except ValueError:
+        refused = (host == "localhost" or host.endswith(".localhost")) and host not in allow.hosts
+    if refused:
+        raise WebhookRefused("must lead to a public address; this server's operator permits others in WEBHOOK_ALLOW")
+
+
 def parse_address(text: str) -> Address:
     """An address as a resolver writes it, without the zone that link-local ones have."""
     return ip_address(text.partition("%")[0])

@@ -40,7 +40,7 @@ from moorage_api.langgraph.requests import (
     run_request,
 )
 from moorage_api.langgraph.shapes import answer
-from moorage_api.langgraph.starts import assistant_for
+from moorage_api.langgraph.starts import assistant_for, check_target
 
 router = APIRouter(tags=["langgraph"])
 
@@ -217,6 +217,7 @@ async def _new_cron(runtime: Runtime, principal: Principal, body: CronBody, thre
         raise RefusedField("command" if body.command else "checkpoint_id", "is not for runs that come again and again")
     assistant = await assistant_for(runtime, principal, body)
     request = _request(body, principal, thread, assistant.assistant_id, assistant.thread_metadata)
+    check_target(runtime, request)
     if request.checkpoint_id is not None:
         raise RefusedField("config.configurable.checkpoint_id", "is not for runs that come again and again")
     payload = body.model_dump(mode="json", exclude_unset=True) | {"assistant_id": assistant.wire_id}

@@ -13,6 +13,7 @@ from moorage.run_request import Record, RunRequest
 from moorage.runs.run import Run, RunKind, RunStatus
 from moorage.runtime import Runtime
 from moorage.threads import IfExists, Thread
+from moorage.webhooks import AllowList, refuse_private
 from moorage_api.langgraph.batching import unfold
 from moorage_api.langgraph.legacy import records_for
 from moorage_api.langgraph.requests import RunBody, RunPayload, run_context, run_request
@@ -73,10 +74,17 @@ async def start_stateless(runtime: Runtime, principal: Principal, body: RunBody)
     return StartedRun(thread, await start_request(runtime, principal, thread, body, request), stateless=True)
 
 
+def check_target(runtime: Runtime, request: RunRequest) -> None:
+    """Raise WebhookRefused for a webhook that could never be called."""
+    if request.webhook is not None:
+        refuse_private(request.webhook, AllowList.of(runtime.settings.webhook_allow))
+
+
 async def start_request(
     runtime: Runtime, principal: Principal, thread: Thread, body: RunBody, request: RunRequest
 ) -> Run:
     """Start what was asked of a thread that is there."""
+    check_target(runtime, request)
     if request.checkpoint_id is not None:
         await runtime.states.at(thread, Place(request.checkpoint_id))
     if body.resumes and body.command is not None:

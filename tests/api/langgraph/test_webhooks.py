@@ -66,7 +66,18 @@ async def test_each_user_has_a_key_of_their_own(new_user: NewUser) -> None:
     assert len(secrets) == 2
 
 
-@pytest.mark.parametrize("url", ["/relative", "ftp://example.org", "https://me:pw@example.org/"])
+IMPOSSIBLE = (
+    "/relative",
+    "ftp://example.org",
+    "https://me:pw@example.org/",
+    "http://169.254.169.254/latest/meta-data",
+    "http://[::ffff:10.0.0.1]:8080/",
+    "http://[64:ff9b::7f00:1]/",
+    "https://localhost/hook",
+)
+
+
+@pytest.mark.parametrize("url", IMPOSSIBLE)
 async def test_an_address_that_cannot_be_is_refused_when_the_run_is_created(alice: User, url: str) -> None:
     reply = await alice.client.post("/runs", json={"assistant_id": "agent", "input": INPUT, "webhook": url})
     assert reply.status_code == 422
