@@ -21,7 +21,7 @@ ELSEWHERE = os.environ.get("TEST_LANGGRAPH_URL")
 
 @dataclass(frozen=True)
 class Account:
-    """A user of their own for each test, and the headers that say who they are."""
+    """A user, and the headers that say who they are."""
 
     url: str
     user_id: str
@@ -45,8 +45,7 @@ else:
             yield server.url
 
 
-@pytest.fixture
-async def account(url: str) -> Account:
+async def new_account(url: str) -> Account:
     name = f"user-{uuid.uuid4().hex[:12]}"
     if ELSEWHERE:
         return Account(url, name, {})
@@ -55,6 +54,12 @@ async def account(url: str) -> Account:
         (await http.post("/api/auth/register", json=who)).raise_for_status()
         reply = (await http.post("/api/auth/login", json=who)).raise_for_status()
     return Account(url, name, {"authorization": f"Bearer {reply.json()['access_token']}"})
+
+
+@pytest.fixture(scope="module")
+async def account(url: str) -> Account:
+    """One user for a file: two passwords' hashes would be most of what a test costs."""
+    return await new_account(url)
 
 
 @pytest.fixture

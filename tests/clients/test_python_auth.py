@@ -8,11 +8,16 @@ import pytest
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.errors import AuthenticationError, NotFoundError, PermissionDeniedError
-from tests.api.harness import PASSWORD
-from tests.clients.conftest import ELSEWHERE, Account
+from tests.clients.conftest import ELSEWHERE, Account, new_account
 from tests.clients.script import AGENT, say, texts
 
 pytestmark = pytest.mark.skipif(ELSEWHERE is not None, reason="keys and users are Moorage's own")
+
+
+@pytest.fixture
+async def account(url: str) -> Account:
+    """A user of each test's own."""
+    return await new_account(url)
 
 
 async def new_key(account: Account, **asked: Any) -> str:
@@ -72,11 +77,8 @@ async def test_nobody_is_let_in_without_a_name(url: str, who: dict[str, Any]):
 async def test_what_is_a_strangers_is_not_there(url: str, client: LangGraphClient):
     thread_id = str(uuid.uuid4())
     await client.threads.create(thread_id=thread_id)
-    who = {"username": f"other-{uuid.uuid4().hex[:8]}", "password": PASSWORD}
-    async with httpx.AsyncClient(base_url=url) as http:
-        await http.post("/api/auth/register", json=who)
-        token = (await http.post("/api/auth/login", json=who)).json()["access_token"]
-    async with get_client(url=url, api_key=None, headers={"authorization": f"Bearer {token}"}) as other:
+    stranger = await new_account(url)
+    async with get_client(url=url, api_key=None, headers=stranger.headers) as other:
         with pytest.raises(NotFoundError):
             await other.threads.get(thread_id)
         assert await other.threads.search() == []

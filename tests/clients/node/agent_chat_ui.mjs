@@ -11,6 +11,7 @@ import {
   clientOf,
   eventually,
   human,
+  newUser,
   post,
   read,
   results,
@@ -67,14 +68,13 @@ const resume = (page, ...decisions) => page.now.stream.submit({}, { command: { r
 const before = (page, index) =>
   page.until(({ stream, messages }) => stream.getMessagesMetadata(messages[index])?.firstSeenState?.parent_checkpoint);
 
-scenario("the server answers before anything is sent", async ({ user }) => {
+scenario("the server answers before anything is sent", async () => {
   const reply = await fetch(`${URL_OF_SERVER}/info`, { headers: { "X-Auth-Scheme": "langsmith-api-key" } });
   assert.ok(reply.ok, `${reply.status}`);
-  assert.ok(user);
 });
 
-scenario("a chat of two messages, in the list of threads under its first words", async ({ user, atEnd }) => {
-  const page = await open(user, atEnd);
+scenario("a chat of two messages, in the list of threads under its first words", async ({ atEnd }) => {
+  const page = await open(await newUser(), atEnd);
   if (!ELSEWHERE) assert.deepEqual(await page.threads(), []);
   send(page, script([LIST], "first"));
   await page.until(answered("first"));

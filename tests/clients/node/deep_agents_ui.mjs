@@ -1,7 +1,7 @@
 // What deep-agents-ui asks of its server, call by call, as its source of May 2026 does it.
 import assert from "node:assert/strict";
 import { mount } from "./dom.mjs";
-import { AGENT, ELSEWHERE, LIST, NUMBERS, eventually, human, read, results, said, scenario, script, task, write } from "./harness.mjs";
+import { AGENT, ELSEWHERE, LIST, NUMBERS, clientOf, eventually, human, newUser, read, results, said, scenario, script, task, write } from "./harness.mjs";
 import { answered, usePage } from "./page.mjs";
 
 const TODOS = ["write_todos", { todos: [{ content: "look", status: "completed" }] }];
@@ -38,7 +38,8 @@ function send(page, words) {
 
 const resume = (page, decision) => page.now.stream.submit(null, { command: { resume: { decisions: [decision] } } });
 
-scenario("a chat, its plan, and the list of threads", async ({ client, atEnd }) => {
+scenario("a chat, its plan, and the list of threads", async ({ atEnd }) => {
+  const client = clientOf(await newUser());
   const page = await open(client, atEnd);
   assert.equal((await client.assistants.get(page.assistant.assistant_id)).graph_id, AGENT);
   send(page, script([TODOS, LIST], "planned"));
@@ -49,7 +50,8 @@ scenario("a chat, its plan, and the list of threads", async ({ client, atEnd }) 
   assert.ok(thread.updated_at);
 });
 
-scenario("two gated calls, and one decision for each time the page asks", async ({ client, atEnd }) => {
+scenario("two gated calls, and one decision for each time the page asks", async ({ atEnd }) => {
+  const client = clientOf(await newUser());
   const page = await open(client, atEnd);
   send(page, script([[write("a.txt"), write("b.txt")], [read("a.txt"), read("b.txt")]], "written"));
   const { value } = await page.until((now) => !now.isLoading && now.interrupt);

@@ -11,7 +11,7 @@ export const AGENT = "agent";
 export const PER_CALL = ELSEWHERE ? "per_call" : AGENT;
 
 export const scenarios = new Map();
-/** Declare a scenario: it gets a user of its own, and a client that is logged in as them. */
+/** Declare a scenario: it gets a user, whom it shares with those of its file, and a client that is logged in as them. */
 export function scenario(name, play) {
   scenarios.set(name, play);
 }

@@ -22,7 +22,6 @@ async function play(name, scenario) {
     timer = setTimeout(() => reject(new Error(`not done after ${SECONDS} s`)), SECONDS * 1000);
   });
   try {
-    const user = await newUser();
     await Promise.race([scenario({ user, client: clientOf(user), atEnd: (end) => ends.push(end) }), late]);
     tell({ name, error: null, seconds: (Date.now() - started) / 1000 });
   } catch (error) {
@@ -34,6 +33,7 @@ async function play(name, scenario) {
 }
 
 await import(new URL(process.argv[2], import.meta.url));
+const user = await newUser(); // one for all: two passwords' hashes would be most of what a scenario costs
 // A few at a time: what is tested is the wire, not how much the machine bears.
 const waiting = [...scenarios];
 async function work() {
