@@ -21,7 +21,7 @@ OTHER = "another battery staple"
 # What no key may do, what answers approvals, and what only reads although it is a POST.
 LOGIN_ONLY = {
     "POST /api/auth/logout", "POST /api/auth/logout-all", "POST /api/auth/password", "POST /api/auth/keys",
-    "GET /api/auth/keys", "DELETE /api/auth/keys/{key_id}",
+    "GET /api/auth/keys", "DELETE /api/auth/keys/{key_id}", "GET /api/auth/webhook-secret",
 }  # fmt: skip
 APPROVES = {
     "POST /api/approvals/{interrupt_id}/decision", "POST /api/resume/{thread_id}",

@@ -11,7 +11,7 @@ from tests.api.harness import Server
 from tests.api.tenancy.asker import Asker
 from tests.api.tenancy.attempts import leaks
 from tests.api.tenancy.others import commands
-from tests.api.tenancy.world import World, sent
+from tests.api.tenancy.world import World, run_body, sent
 from tests.api.test_routes import SOCKETS
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -109,3 +109,19 @@ async def test_a_subscription_hears_its_own_thread_only(server: Server, world: W
             while b'"completed"' not in told:
                 told += await socket.recv(decode=False)
     assert list(leaks(world, told, orjson.dumps(params))) == []
+
+
+@pytest.mark.parametrize("operation", SOCKETS)
+async def test_a_key_to_read_starts_and_answers_nothing_over_a_socket(
+    server: Server, world: World, operation: str
+) -> None:
+    made = await sent(world.al.user.client, "POST", "/api/auth/keys", {"name": "reader", "scopes": ["read"]})
+    answer = {"interrupt_id": world.al.interrupt, "response": {"type": "approve"}}
+    before = await world.snapshot("al")
+    async with opened(server, place(operation, world.al.paused), {"x-api-key": made["key"]}) as socket:
+        for method, params in (("run.start", run_body("hello")), ("input.respond", answer)):
+            await socket.send(orjson.dumps({"id": 1, "method": method, "params": params}).decode())
+            told = orjson.loads(await asyncio.wait_for(socket.recv(), 30))
+            assert (told["type"], told["error"]) == ("error", "permission_denied")
+    after = await world.snapshot("al")
+    assert {name for name in after if after[name] != before[name]} <= {"api_keys"}
