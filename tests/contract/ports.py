@@ -29,7 +29,7 @@ class Ports(ABC):
     log: EventLog
 
     @abstractmethod
-    async def new_thread(self) -> ThreadId: ...
+    async def new_thread(self, thread_id: ThreadId | None = None) -> ThreadId: ...
 
     @abstractmethod
     async def close_thread(self, thread_id: ThreadId) -> None: ...
@@ -65,8 +65,8 @@ class MemoryPorts(Ports):
         self.log = self._memory = MemoryEventLog()
         self.queue = MemoryRunQueue(self._memory, queue_limit=QUEUE_LIMIT)
 
-    async def new_thread(self) -> ThreadId:
-        thread_id = new_thread_id(ALICE)
+    async def new_thread(self, thread_id: ThreadId | None = None) -> ThreadId:
+        thread_id = thread_id or new_thread_id(ALICE)
         self._memory.add_thread(thread_id, ALICE)
         return thread_id
 
@@ -84,8 +84,8 @@ class PostgresPorts(Ports):
         self.queue = PostgresRunQueue(database, self.log, session_life=life, queue_limit=QUEUE_LIMIT, ttl=life)
         self._threads = PostgresThreadStore(database, session_life=life)
 
-    async def new_thread(self) -> ThreadId:
-        thread_id = new_thread_id(ALICE)
+    async def new_thread(self, thread_id: ThreadId | None = None) -> ThreadId:
+        thread_id = thread_id or new_thread_id(ALICE)
         await self._threads.create(ALICE, NewThread(thread_id), quota=0)
         return thread_id
 

@@ -13,7 +13,7 @@ from moorage.adapters.postgres.pool import Database
 from moorage.claims import Claim, ClaimLost
 from moorage.errors import Unavailable
 from moorage.events import EventType, Message, Role, RunEvent, StoredEvent, run_event
-from moorage.ids import RunId, ThreadId, new_run_id
+from moorage.ids import RunId, ThreadId, new_run_id, new_thread_id
 from moorage.runs.run import Outcome, RunStatus
 
 DONE = Outcome(RunStatus.SUCCESS)
@@ -326,3 +326,23 @@ async def test_a_lease_that_ran_out_still_holds_until_somebody_ends_it(postgres:
     await postgres.queue.recover_lost(max_attempts=3)
     with pytest.raises(ClaimLost):
         await postgres.log.append(claim, [said(1)])
+
+
+async def test_a_thread_that_is_not_there_yet_is_waited_for(ports: Ports) -> None:
+    thread_id = new_thread_id(ALICE)
+    async with aclosing(ports.log.arrival(thread_id, idle=0.01)) as looks:
+        assert not await anext(looks)
+    async with asyncio.timeout(10), aclosing(ports.log.arrival(thread_id, idle=60)) as looks:
+        arrived = asyncio.ensure_future(anext(looks))
+        await asyncio.sleep(0)
+        await ports.new_thread(thread_id)
+        assert await arrived
+
+
+async def test_nobody_waits_for_a_thread_once_the_log_is_closed(ports: Ports) -> None:
+    looks = ports.log.arrival(new_thread_id(ALICE), idle=60)
+    waiting = asyncio.ensure_future(anext(looks, None))
+    await asyncio.sleep(0)
+    ports.log.close_readers()
+    async with asyncio.timeout(10):
+        assert await waiting is None

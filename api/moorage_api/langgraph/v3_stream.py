@@ -25,8 +25,6 @@ from moorage_api.langgraph.values import StateFold, Values
 HEARTBEAT_SECONDS = 5.0
 _HISTORY_EVENTS = 10_000
 _AROUND = 16
-_LOOKS_SOON = 25
-_SOON_SECONDS = 0.2
 _LATER_SECONDS = 1.0
 
 log = get_logger(__name__)
@@ -43,8 +41,10 @@ async def subscribed(
         try:
             if subscription.since is None and await _find(runtime, principal, thread_id) is None:
                 subscription.since = 0  # whoever was here before the thread takes all of it for news
+            found = False
             async with aclosing(_until_there(runtime, principal, thread_id)) as looks:
                 async for thread in looks:
+                    found = thread is not None
                     if thread is None:
                         yield []
                         continue
@@ -55,6 +55,8 @@ async def subscribed(
                     if not tape.removed:
                         return
                     subscription.since = None
+            if not found:
+                return
         except Unavailable as error:
             log.warning("v3_stream_interrupted", detail=error.detail)
             yield []
@@ -69,19 +71,16 @@ async def _find(runtime: Runtime, principal: Principal, thread_id: ThreadId) -> 
 
 
 async def _until_there(runtime: Runtime, principal: Principal, thread_id: ThreadId) -> AsyncGenerator[Thread | None]:
-    """The thread, once it is there; None as often as the client wants to hear that we live."""
-    looks, quiet = 0, 0.0
-    while not runtime.draining:
-        thread = await _find(runtime, principal, thread_id)
-        if thread is not None:
+    """The thread, once it is there; None as often as the client wants to hear that we live. Ends when the log does."""
+    if (thread := await _find(runtime, principal, thread_id)) is not None:
+        yield thread
+        return
+    async with aclosing(runtime.event_log.arrival(thread_id, idle=HEARTBEAT_SECONDS)) as looks:
+        async for arrived in looks:
+            thread = await _find(runtime, principal, thread_id) if arrived else None
             yield thread
-            return
-        pause = _SOON_SECONDS if looks < _LOOKS_SOON else _LATER_SECONDS
-        looks, quiet = looks + 1, quiet + pause
-        await asyncio.sleep(pause)
-        if quiet >= HEARTBEAT_SECONDS:
-            quiet = 0.0
-            yield None
+            if thread is not None:
+                return
 
 
 class _Tape:

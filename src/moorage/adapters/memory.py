@@ -66,6 +66,7 @@ class MemoryEventLog:
 
     def add_thread(self, thread_id: ThreadId, owner: UserId) -> None:
         self.threads[thread_id] = _Thread(owner)
+        self._tell_readers()
 
     def close_thread(self, thread_id: ThreadId) -> None:
         self.threads[thread_id].closed = True
@@ -109,6 +110,18 @@ class MemoryEventLog:
                     yield batch
                 elif not await _heard(news, idle):
                     yield []
+        finally:
+            self._readers.discard(news)
+
+    async def arrival(self, thread_id: ThreadId, *, idle: float) -> AsyncGenerator[bool]:
+        news = asyncio.Event()
+        self._readers.add(news)
+        try:
+            while not self._closed:
+                news.clear()
+                heard = thread_id in self.threads or await _heard(news, idle)
+                if not self._closed:
+                    yield heard
         finally:
             self._readers.discard(news)
 

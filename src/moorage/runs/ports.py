@@ -124,6 +124,13 @@ class EventLog(Protocol):
         """
         ...
 
+    def arrival(self, thread_id: ThreadId, *, idle: float) -> AsyncGenerator[bool]:
+        """Wait for a thread that is not there yet: True when it may be, False after `idle` quiet seconds.
+
+        Ends only when the log is closed for readers.
+        """
+        ...
+
     def close_readers(self) -> None:
         """End every `follow`, and each new one at once: the server stops."""
         ...

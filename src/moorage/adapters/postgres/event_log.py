@@ -48,6 +48,10 @@ class PostgresEventLog:
         """Batches of events after a seq, as the port says; raises ReaderLagged or EventsForgotten."""
         return self.readers.follow(thread_id, after=after, idle=idle)
 
+    def arrival(self, thread_id: ThreadId, *, idle: float) -> AsyncGenerator[bool]:
+        """Whether a thread came to be, as the port says."""
+        return self.readers.arrival(thread_id, idle=idle)
+
     def close_readers(self) -> None:
         """End every `follow`, and each new one at once: the server stops."""
         self.readers.close()

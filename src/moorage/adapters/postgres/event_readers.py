@@ -126,13 +126,9 @@ class _Reader:
     async def _heard(self, at_most: float) -> bool:
         self._waiting = True
         try:
-            async with asyncio.timeout(at_most):
-                return await self.news.wait()
-        except TimeoutError:
-            return False
+            return await _heard(self.news, at_most)
         finally:
             self._waiting = False
-            self.news.clear()
 
 
 class EventReaders:
@@ -141,6 +137,7 @@ class EventReaders:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._readers: dict[ThreadId, set[_Reader]] = {}
+        self._awaited: dict[ThreadId, set[asyncio.Event]] = {}
         self._recent: dict[ThreadId, list[StoredEvent]] = {}
         self._closed = False
         self._poll_now = asyncio.Event()
@@ -153,6 +150,7 @@ class EventReaders:
     def publish(self, events: Iterable[StoredEvent]) -> None:
         """Hand committed events to the readers in this process."""
         for event in events:
+            self._tell_awaiting(event.thread_id)
             readers = self._readers.get(event.thread_id)
             if readers is None:
                 self._keep_for_the_first(event)
@@ -167,6 +165,7 @@ class EventReaders:
             self._poll_now.set()
         for thread_id in map(ThreadId, text.split()):
             self._recent.pop(thread_id, None)
+            self._tell_awaiting(thread_id)
             for reader in self._readers.get(thread_id, ()):
                 reader.go_back()
 
@@ -189,6 +188,25 @@ class EventReaders:
             readers.discard(reader)
             if not readers:
                 del self._readers[thread_id]
+
+    async def arrival(self, thread_id: ThreadId, *, idle: float) -> AsyncGenerator[bool]:
+        """See `moorage.runs.ports.EventLog`. However many wait, they cost a part of one query a second."""
+        news = asyncio.Event()
+        self._awaited.setdefault(thread_id, set()).add(news)
+        try:
+            while not self._closed:
+                heard = await _heard(news, idle)
+                if not self._closed:
+                    yield heard
+        finally:
+            awaiting = self._awaited[thread_id]
+            awaiting.discard(news)
+            if not awaiting:
+                del self._awaited[thread_id]
+
+    def _tell_awaiting(self, thread_id: ThreadId) -> None:
+        for news in self._awaited.get(thread_id, ()):
+            news.set()
 
     def _new_reader(self, thread_id: ThreadId, after: int) -> _Reader:
         """A reader of a run that just started here gets its first events without a look into the table."""
@@ -236,6 +254,8 @@ class EventReaders:
     def close(self) -> None:
         """End every `follow`, and each new one at once: the server stops."""
         self._closed = True
+        for thread_id in self._awaited:
+            self._tell_awaiting(thread_id)
         for readers in self._readers.values():
             for reader in readers:
                 reader.news.set()
@@ -249,7 +269,7 @@ class EventReaders:
             except TimeoutError:
                 pass
             self._poll_now.clear()
-            if not self._readers:
+            if not self._readers and not self._awaited:
                 continue
             try:
                 await self._poll()
@@ -258,16 +278,29 @@ class EventReaders:
 
     async def _poll(self) -> None:
         followed = list(self._readers)
+        asked = [*followed, *self._awaited]
         async with self._database.system_transaction() as connection:
             cursor = await connection.execute(
-                "SELECT thread_id, last_seq FROM threads WHERE thread_id = ANY(%s)", [followed]
+                "SELECT thread_id, last_seq FROM threads WHERE thread_id = ANY(%s)", [asked]
             )
             last_seqs = {row["thread_id"]: row["last_seq"] for row in await cursor.fetchall()}
+        for thread_id in last_seqs:
+            self._tell_awaiting(thread_id)
         for thread_id in followed:
             last_seq = last_seqs.get(thread_id)  # None: the thread was removed, as its readers will find
             for reader in self._readers.get(thread_id, ()):
                 if last_seq is None or not reader.knows(last_seq):
                     reader.go_back(to_at_least=last_seq or 0)
+
+
+async def _heard(news: asyncio.Event, at_most: float) -> bool:
+    try:
+        async with asyncio.timeout(at_most):
+            return await news.wait()
+    except TimeoutError:
+        return False
+    finally:
+        news.clear()
 
 
 def _stored(thread_id: ThreadId, row: dict[str, Any]) -> StoredEvent:
