@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
-from tests.api.tenancy.asker import Asker, Rows, both, nothing, of, plain, run_of
+from tests.api.tenancy.asker import Asker, Rows, both, going_on, nothing, of, plain, run_of
 from tests.api.tenancy.attempts import Attempt
 from tests.api.tenancy.others import (
+    changed_assistant,
     commands,
     completed,
     deleted_assistant,
@@ -113,14 +114,14 @@ MATRIX: dict[str, Rows] = {
     "GET /threads/{thread_id}/runs/{run_id}": run_of,
     "DELETE /threads/{thread_id}/runs/{run_id}": run_of,
     "GET /threads/{thread_id}/runs/{run_id}/join": run_of,
-    "GET /threads/{thread_id}/runs/{run_id}/stream": run_of,
+    "GET /threads/{thread_id}/runs/{run_id}/stream": both(run_of, going_on),
     "POST /threads/{thread_id}/runs/{run_id}/cancel": run_of,
     "POST /runs": runs,
     "POST /runs/stream": runs,
     "POST /runs/wait": runs,
     "POST /runs/batch": batch,
     "POST /runs/cancel": cancelled,
-    "GET /runs/{run_id}/stream": run_of,
+    "GET /runs/{run_id}/stream": both(run_of, going_on),
     "POST /threads/{thread_id}/runs/crons": runs,
     "POST /runs/crons": runs,
     "POST /runs/crons/search": found_crons,
@@ -138,11 +139,11 @@ MATRIX: dict[str, Rows] = {
     "POST /v1/chat/completions": completed,
     "GET /v1/models": plain,
     "GET /v1/models/{model_id}": model,
-    "POST /assistants": new_assistant,
+    "POST /assistants": both(new_assistant, changed_assistant),
     "POST /assistants/search": found_assistants,
     "POST /assistants/count": found_assistants,
     "GET /assistants/{assistant_id}": of("assistant_id"),
-    "PATCH /assistants/{assistant_id}": of("assistant_id"),
+    "PATCH /assistants/{assistant_id}": both(of("assistant_id"), changed_assistant),
     "DELETE /assistants/{assistant_id}": deleted_assistant,
     "GET /assistants/{assistant_id}/graph": of("assistant_id"),
     "GET /assistants/{assistant_id}/schemas": of("assistant_id"),

@@ -38,6 +38,20 @@ def new_assistant(asker: Asker) -> Iterator[Attempt]:
     yield asker.with_body("owner_id", {"owner_id": OWNER}, allowed=frozenset({422}))
 
 
+def changed_assistant(asker: Asker) -> Iterator[Attempt]:
+    """It is al's own, and says of itself what is al-ice's."""
+    yield asker.with_body("metadata", {"metadata": marks(asker)}, allowed=FINE)
+    yield asker.with_body("graph_id", {"graph_id": asker.her.assistant}, allowed=REFUSED)
+    for name, value in (
+        ("thread_id", asker.her.thread),
+        ("user_id", OWNER),
+        ("checkpoint_id", asker.her.checkpoints[0]),
+    ):
+        yield asker.with_body(f"context.{name}", {"context": {name: value}}, allowed=frozenset({422}))
+        config = {"configurable": {name: value}}
+        yield asker.with_body(f"config.configurable.{name}", {"config": config}, allowed=frozenset({422}))
+
+
 def found_assistants(asker: Asker) -> Iterator[Attempt]:
     yield from filtered(asker)
     yield asker.ask("name", {"name": CANARY}, allowed=frozenset({200}))
@@ -60,8 +74,10 @@ def commands(asker: Asker) -> Iterator[Attempt]:
         return asker.ask(f"{method} {what}", body, path=path, allowed=frozenset({200}), says=says)
 
     for what, patch, allowed in run_patches(asker):
-        if "resume" not in what:
-            yield command(what, "run.start", {**run_body("mine"), **patch}, error=allowed != FINE)
+        if "command" not in what and FINE - allowed:
+            yield command(what, "run.start", {**run_body("mine"), **patch})
+        elif allowed == FINE:
+            yield command(what, "run.start", {**run_body("mine"), **patch}, error=False)
     answer: Json = {"interrupt_id": asker.her.interrupt, "response": {"type": "approve"}, "namespace": []}
     for thread in (asker.al.thread, asker.al.paused):
         yield command("interrupt_id", "input.respond", answer, thread=thread)

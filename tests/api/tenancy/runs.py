@@ -16,6 +16,9 @@ def run_patches(asker: Asker) -> Iterator[tuple[str, Json, frozenset[int]]]:
     for name, value in places.items():
         yield f"config.configurable.{name}", {"config": {"configurable": {name: value}}}, REFUSED
         yield f"context.{name}", {"context": {name: value}}, REFUSED
+    inside = {"checkpoint_map": {"": her.checkpoints[0]}, "__pregel_checkpointer": her.thread, "__pregel_task_id": "x"}
+    for name, value in inside.items():
+        yield f"config.configurable.{name}", {"config": {"configurable": {name: value}}}, FINE | REFUSED
     for what, patch in checkpoint_of(asker):
         yield what, patch, REFUSED
     yield "checkpoint_id", {"checkpoint_id": her.checkpoints[0]}, REFUSED
@@ -25,13 +28,15 @@ def run_patches(asker: Asker) -> Iterator[tuple[str, Json, frozenset[int]]]:
     yield "config.metadata", {"config": {"metadata": {"owner": OWNER}}}, frozenset({422})
     said = {"type": "human", "id": her.messages[0], "content": "mine"}
     yield "input.messages.id", {"input": {"messages": [said]}}, FINE
+    update = {"update": {"messages": [said]}}
+    yield "command.update", {"input": None, "command": update}, FINE | REFUSED
     yield "thread_id", {"thread_id": her.thread}, frozenset({422})
     yield "user_id", {"user_id": OWNER}, frozenset({422})
 
 
 def runs(asker: Asker) -> Iterator[Attempt]:
     for what, patch, allowed in run_patches(asker):
-        if "crons" not in asker.template or "resume" not in what:
+        if "crons" not in asker.template or "command" not in what:
             yield asker.with_body(what, patch, allowed=allowed)
     if "{thread_id}" in asker.template:
         resume = {"command": {"resume": {asker.her.interrupt: {"type": "approve"}}}, "input": None}
