@@ -235,6 +235,28 @@ async def test_answers_one_after_the_other_are_told_at_once_and_fold_to_the_stat
     assert await folded(harbor, thread, told) == (await state(harbor, thread)).values
 
 
+@pytest.mark.parametrize("order", [("c1", "c2"), ("c2", "c1")])
+async def test_what_goes_on_after_a_pause_is_told_as_it_happens_and_only_what_is_new(
+    harbor: Harbor, order: tuple[str, str]
+) -> None:
+    hold = Hold()
+    harbor.agent.model.script = {"two": [SCRIPT["two"][0], hold]}
+    thread = await harbor.new_thread()
+    await run(harbor, thread, "hello")
+    await run(harbor, thread, "two", record=EVERYTHING)
+    await answered(harbor, thread, **{order[0]: APPROVE})
+    going_on = asyncio.create_task(answered(harbor, thread, **{order[1]: APPROVE}))
+    await hold.wait()
+    async with asyncio.timeout(2):
+        while sum(item.type == "tool_result" for item in await harbor.everything(thread)) < 2:  # noqa: ASYNC110
+            await harbor.queue.wait_for_work(at_most=0.01)
+    hold.let_go.set()
+    told = await going_on
+    sent = [item["id"] for change in graph_events(told, "values") for item in change.get("messages", [])]
+    results = [item["id"] for item in (await state(harbor, thread)).values["messages"][4:]]
+    assert sorted(sent) == sorted(results)
+
+
 async def test_what_a_finished_call_wrote_beside_a_pause_is_in_the_recorded_state(harbor: Harbor) -> None:
     thread = await harbor.new_thread()
     await run(harbor, thread, "plan and run")

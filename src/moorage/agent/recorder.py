@@ -84,7 +84,7 @@ def _change(known: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[dict[s
     newest: str | None = None
     if before is not after:
         old = {message.id: message for message in before}
-        changed = [message for message in after if old.get(message.id) is not message]
+        changed = [message for message in after if (was := old.get(message.id)) is not message and was != message]
         newest = next((item.id for item in reversed(changed) if isinstance(item, AIMessage | ToolMessage)), None)
         kept = {message.id for message in after}
         gone = [message.id for message in before if message.id not in kept]
