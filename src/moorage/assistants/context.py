@@ -1,9 +1,10 @@
 """What users write into an assistant's `context`, checked, and the configuration that comes of it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from moorage.assistants.configuration import (
     AGENT_TOOLS,
@@ -20,9 +21,35 @@ _MODEL_NAME = r"^[a-z0-9_]{1,50}:[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}$"
 _SUBAGENT_NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
 _MOST_SUBAGENTS = 8
 
-type ModelName = Annotated[str, Field(pattern=_MODEL_NAME, examples=["openai:gpt-5-mini"])]
+
+def _plain_model(value: str) -> str:
+    if ".." in value:
+        raise ValueError("must be provider:name")
+    return value
+
+
+def _known[Names: Collection[str]](value: Names, tools: frozenset[str]) -> Names:
+    if not tools.issuperset(value):
+        raise ValueError(f"unknown tool; there are: {', '.join(sorted(tools))}")
+    return value
+
+
+def _defined_profile(value: str) -> str:
+    if value not in SANDBOX_PROFILES:
+        raise ValueError(f"unknown profile; there are: {', '.join(SANDBOX_PROFILES)}")
+    return value
+
+
+_OfAgent = AfterValidator(partial(_known, tools=AGENT_TOOLS))
+_OfSubAgent = AfterValidator(partial(_known, tools=SUBAGENT_TOOLS))
+
+type ModelName = Annotated[
+    str, Field(pattern=_MODEL_NAME, examples=["openai:gpt-5-mini"]), AfterValidator(_plain_model)
+]
 type Instruction = Annotated[str, Field(max_length=32_000)]
 type ToolNames = Annotated[list[Annotated[str, Field(max_length=100)]], Field(max_length=32)]
+type Approvals = Annotated[dict[str, Approval], Field(max_length=32)]
+type SandboxProfile = Annotated[str, Field(max_length=100), AfterValidator(_defined_profile)]
 
 
 class InvalidContext(InvalidPayload):
@@ -37,17 +64,7 @@ class SubAgentContext(BaseModel):
     description: Annotated[str, Field(min_length=1, max_length=2000)]
     instruction: Instruction = ""
     model: ModelName | None = None
-    tools: ToolNames | None = None
-
-    @field_validator("model")
-    @classmethod
-    def _plain(cls, value: str | None) -> str | None:
-        return _plain_model(value)
-
-    @field_validator("tools")
-    @classmethod
-    def _known(cls, value: list[str] | None) -> list[str] | None:
-        return _known_tools(value, SUBAGENT_TOOLS)
+    tools: Annotated[ToolNames, _OfSubAgent] | None = None
 
     def subagent(self) -> SubAgent:
         return SubAgent(self.name, self.description, self.instruction, self.model, _set_of(self.tools))
@@ -63,33 +80,10 @@ class AssistantContext(BaseModel):
     model_config = ConfigDict(extra="forbid")
     model: ModelName | None = None
     instruction: Instruction | None = None
-    tools: ToolNames | None = None
-    approvals: Annotated[dict[str, Approval], Field(max_length=32)] | None = None
+    tools: Annotated[ToolNames, _OfAgent] | None = None
+    approvals: Annotated[Approvals, _OfAgent] | None = None
     subagents: Annotated[list[SubAgentContext], Field(max_length=_MOST_SUBAGENTS)] | None = None
-    sandbox_profile: Annotated[str, Field(max_length=100)] | None = None
-
-    @field_validator("model")
-    @classmethod
-    def _plain(cls, value: str | None) -> str | None:
-        return _plain_model(value)
-
-    @field_validator("tools")
-    @classmethod
-    def _known(cls, value: list[str] | None) -> list[str] | None:
-        return _known_tools(value, AGENT_TOOLS)
-
-    @field_validator("approvals")
-    @classmethod
-    def _of_known_tools(cls, value: dict[str, Approval] | None) -> dict[str, Approval] | None:
-        _known_tools(list(value or ()), AGENT_TOOLS)
-        return value
-
-    @field_validator("sandbox_profile")
-    @classmethod
-    def _defined(cls, value: str | None) -> str | None:
-        if value is not None and value not in SANDBOX_PROFILES:
-            raise ValueError(f"unknown profile; there are: {', '.join(SANDBOX_PROFILES)}")
-        return value
+    sandbox_profile: SandboxProfile | None = None
 
     @model_validator(mode="after")
     def _told_apart(self) -> Self:
@@ -125,18 +119,6 @@ def configuration_of(graph_id: str, context: Mapping[str, Any]) -> Configuration
     """The graph's configuration with what `context` changes; raises UnknownGraph or InvalidContext."""
     base = get_graph(graph_id).configuration
     return parse_context(context).over(base) if context else base
-
-
-def _plain_model(value: str | None) -> str | None:
-    if value is not None and ".." in value:
-        raise ValueError("must be provider:name")
-    return value
-
-
-def _known_tools(value: list[str] | None, known: frozenset[str]) -> list[str] | None:
-    if value is not None and not known.issuperset(value):
-        raise ValueError(f"unknown tool; there are: {', '.join(sorted(known))}")
-    return value
 
 
 def _set_of(tools: list[str] | None) -> frozenset[str] | None:
