@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, Valid
 
 from moorage.errors import InvalidPayload, PermissionDenied, Unauthenticated
 from moorage.identity.service import Tokens
+from moorage.ids import USER_ID
 from moorage.runtime import Runtime
 from moorage_api.deps import PrincipalDep, RuntimeDep
 from moorage_api.errors import field_errors
@@ -20,6 +21,8 @@ _COOKIE_PATH = "/api/auth"
 _COOKIE_SECONDS = 30 * 24 * 3600
 _FORM = "application/x-www-form-urlencoded"
 
+# Said, not checked, here: the domain tells what is wrong with a name.
+type NewName = Annotated[str, Field(max_length=1000, json_schema_extra={"pattern": f"^{USER_ID}$"})]
 type Text = Annotated[str, Field(max_length=1000)]
 type Secret = Annotated[SecretStr, Field(max_length=1000)]
 
@@ -29,7 +32,7 @@ class _Body(BaseModel):
 
 
 class Registration(_Body):
-    username: Text
+    username: NewName
     password: Secret
     email: Annotated[str, Field(max_length=254, pattern=r"^[^@\s]+@[^@\s]+$")] | None = None
 
@@ -52,7 +55,7 @@ class PasswordChange(_Body):
 
 class Setup(_Body):
     token: Secret
-    username: Text
+    username: NewName
     password: Secret
 
 

@@ -27,7 +27,7 @@ class NewKey(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     name: Annotated[str, Field(min_length=1, max_length=NAME_LIMIT)]
-    scopes: Annotated[set[Scope], Field(min_length=1)] = set(Scope)
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=10)] = list(Scope)
     expires_in_days: Annotated[Integer | None, Field(ge=1, le=_LONGEST_DAYS)] = DEFAULT_LIFETIME.days
 
 
@@ -66,7 +66,7 @@ async def create_key(response: Response, runtime: RuntimeDep, principal: Princip
     """Make an API key, to be sent as `x-api-key` or `Authorization: Bearer`. 429 when one has 50 already."""
     lifetime = timedelta(days=body.expires_in_days) if body.expires_in_days is not None else None
     stored, key = await runtime.identity.keys.create(
-        principal.user_id, body.name, scopes=body.scopes, lifetime=lifetime
+        principal.user_id, body.name, scopes=set(body.scopes), lifetime=lifetime
     )
     response.headers["Cache-Control"] = "no-store"
     return CreatedKey(**shown_key(stored).model_dump(), key=key)

@@ -12,12 +12,12 @@ InterruptId = NewType("InterruptId", str)
 _UUID_LENGTH = 36
 _RESULTS = uuid.UUID("5b0f4d1c-6d1e-5c0a-9a57-2f6b1f1f7a3e")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_USER_ID = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,30}[a-z0-9])")
+USER_ID = r"[a-z0-9](?:[a-z0-9._-]{0,30}[a-z0-9])"
 
 
 def is_user_id(text: str) -> bool:
     """Whether `text` has the form of a user id: 2 to 32 of `[a-z0-9]`, with inner `-`, `_` and `.`."""
-    return _USER_ID.fullmatch(text) is not None
+    return re.fullmatch(USER_ID, text) is not None
 
 
 def new_thread_id(owner: UserId) -> ThreadId:

@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Header, Path, WebSocket
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, WithJsonSchema
 from sse_starlette.sse import EventSourceResponse
 
 from moorage_api.deps import PrincipalDep, RecheckDep, RuntimeDep
-from moorage_api.langgraph.v3_commands import Command, Commands, read_command
+from moorage_api.langgraph.v3_commands import MAX_ID, METHOD_LIMIT, Command, Commands, read_command
 from moorage_api.langgraph.v3_frames import Frame
 from moorage_api.langgraph.v3_socket import serve_socket
 from moorage_api.langgraph.v3_stream import subscribed
@@ -24,7 +24,18 @@ router = APIRouter(tags=["langgraph"])
 
 _HEARTBEAT = b": heartbeat\r\n\r\n"
 
+_ENVELOPE = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "integer", "minimum": 0, "maximum": MAX_ID},
+        "method": {"type": "string", "maxLength": METHOD_LIMIT, "examples": ["run.start", "input.respond"]},
+        "params": {"type": "object"},
+    },
+    "required": ["id", "method"],
+}
+
 type ThreadPath = Annotated[str, Path(max_length=100)]
+type Envelope = Annotated[Any, Body(), WithJsonSchema(_ENVELOPE)]
 
 
 class CommandReply(BaseModel):
@@ -39,9 +50,7 @@ class CommandReply(BaseModel):
 
 
 @router.post("/threads/{thread_id}/commands", responses={200: {"model": CommandReply}, 400: {"model": CommandReply}})
-async def command(
-    runtime: RuntimeDep, principal: PrincipalDep, thread_id: ThreadPath, body: Annotated[Any, Body()]
-) -> JSONResponse:
+async def command(runtime: RuntimeDep, principal: PrincipalDep, thread_id: ThreadPath, body: Envelope) -> JSONResponse:
     """`run.start`, `input.respond` or `agent.getTree` on a thread; the first makes it if it is not there."""
     commands = Commands(runtime, principal, thread_id)
     asked = read_command(body)

@@ -23,6 +23,9 @@ from moorage_api.langgraph.starts import VIA, start_on
 from moorage_api.langgraph.v3_frames import first_frame
 from moorage_api.langgraph.v3_tree import tree_of
 
+MAX_ID = 2**53 - 1
+METHOD_LIMIT = 100
+
 _RECORDED = ("values", "updates", "tasks", "checkpoints")
 _INTERRUPT_ID = re.compile(r"[0-9a-f]{32}")
 _PARAMS_OF_A_RUN = frozenset(RunBody.model_fields) - {"stream_mode", "if_not_exists", "command"}
@@ -67,8 +70,13 @@ def read_command(given: object) -> Command | Reply:
     """The command in an envelope, or the answer to one that is none."""
     envelope = cast("dict[str, Any]", given) if isinstance(given, dict) else {}
     number, method, params = envelope.get("id"), envelope.get("method"), envelope.get("params")
-    if type(number) is not int or not 0 <= number < 2**53 or not isinstance(method, str) or len(method) > 100:
-        shown = number if type(number) is int and abs(number) < 2**53 else None
+    if (
+        type(number) is not int
+        or not 0 <= number <= MAX_ID
+        or not isinstance(method, str)
+        or len(method) > METHOD_LIMIT
+    ):
+        shown = number if type(number) is int and abs(number) <= MAX_ID else None
         return refusal(shown, "invalid_argument", "Protocol commands must include an integer id and string method.")
     return Command(number, method, cast("Params", params) if isinstance(params, dict) else {})
 

@@ -6,12 +6,15 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from moorage_api.json_types import Integer
-from moorage_api.langgraph.v3_frames import Filter
+from moorage_api.langgraph.v3_frames import CHANNELS, Filter
 from moorage_api.sse import last_event_id
 
 _MAX_SEQ = 2**53 - 1
 
+_CHANNEL = f"^({'|'.join(CHANNELS)}|custom:.+)$"
+
 type Part = Annotated[str, Field(max_length=200)]
+type Channel = Annotated[str, Field(max_length=200, json_schema_extra={"pattern": _CHANNEL})]
 
 
 @dataclass(slots=True)
@@ -26,7 +29,7 @@ class EventStreamBody(BaseModel):
     """What a client wants to be told. Without `namespaces` it is those of all; `since` is the last seq it has."""
 
     model_config = ConfigDict(extra="ignore")
-    channels: Annotated[list[Part], Field(max_length=100)] = []
+    channels: Annotated[list[Channel], Field(max_length=100, json_schema_extra={"minItems": 1})] = []
     namespaces: Annotated[list[Annotated[list[Part], Field(max_length=50)]] | None, Field(max_length=500)] = None
     depth: Annotated[Integer | None, Field(ge=0, le=1000)] = None
     since: Annotated[Integer | None, Field(ge=0, le=_MAX_SEQ)] = None
