@@ -166,11 +166,8 @@ async def search_crons(runtime: RuntimeDep, principal: PrincipalDep, body: CronS
         limit=body.limit + 1,
         offset=body.offset,
     )
-    seen = body.offset + min(len(found), body.limit)
-    headers = {"X-Pagination-Total": str(seen)}
-    if len(found) > body.limit:
-        headers = {"X-Pagination-Total": str(seen + 1), "X-Pagination-Next": str(seen)}
-    return answer([_selected(cron, body.select) for cron in found[: body.limit]], headers)
+    shown = [_selected(cron, body.select) for cron in found[: body.limit]]
+    return answer(shown, pagination(body.offset, len(shown), has_more=len(found) > body.limit))
 
 
 @router.post("/runs/crons/count")

@@ -18,6 +18,7 @@ from moorage_api.langgraph.shapes import (
     PAGINATED,
     WireThread,
     answer,
+    pagination,
     selected,
     shown_listed,
     shown_thread,
@@ -183,7 +184,7 @@ async def search_threads(runtime: RuntimeDep, principal: PrincipalDep, body: Sea
     page = await runtime.thread_lists.search(principal.user_id, query)
     shown = [shown_listed(item) for item in page.items]
     items = [selected(item, body.select) | ({"extracted": extracted(item, paths)} if paths else {}) for item in shown]
-    return answer(items, _pagination(body, len(items), has_more=page.has_more))
+    return answer(items, pagination(body.offset, len(items), has_more=page.has_more))
 
 
 @router.post("/count")
@@ -299,11 +300,3 @@ def _filter(body: Filter, ids: tuple[Any, ...] | None = None) -> ThreadFilter:
         raise RefusedField("values", "messages cannot be searched for here: GET /api/messages finds their words")
     status = ThreadRunStatus(body.status) if body.status else None
     return ThreadFilter(ids=ids, metadata=body.metadata, values=body.values, status=status)
-
-
-def _pagination(body: Search, found: int, *, has_more: bool) -> dict[str, str]:
-    """As LangGraph's server counts: up to here, and one more when there is more."""
-    seen = body.offset + found
-    if not has_more:
-        return {"X-Pagination-Total": str(seen)}
-    return {"X-Pagination-Total": str(seen + 1), "X-Pagination-Next": str(seen)}
