@@ -29,7 +29,7 @@ from moorage_api.langgraph.assistant_shapes import (
     shown_assistant,
     shown_version,
 )
-from moorage_api.langgraph.shapes import PAGINATED
+from moorage_api.langgraph.shapes import PAGINATED, pagination
 
 router = APIRouter(prefix="/assistants", tags=["langgraph"])
 
@@ -79,10 +79,7 @@ async def search_assistants(
         limit=wanted.limit,
         offset=wanted.offset,
     )
-    seen = wanted.offset + len(found.items)
-    response.headers["X-Pagination-Total"] = str(seen + found.has_more)
-    if found.has_more:
-        response.headers["X-Pagination-Next"] = str(seen)
+    response.headers.update(pagination(wanted.offset, len(found.items), has_more=found.has_more))
     return [selected_assistant(item, wanted.select) for item in found.items]
 
 

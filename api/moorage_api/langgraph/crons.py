@@ -39,7 +39,7 @@ from moorage_api.langgraph.requests import (
     StreamModes,
     run_request,
 )
-from moorage_api.langgraph.shapes import answer
+from moorage_api.langgraph.shapes import answer, pagination
 from moorage_api.langgraph.starts import assistant_for, check_target
 
 router = APIRouter(tags=["langgraph"])

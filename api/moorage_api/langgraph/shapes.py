@@ -93,6 +93,14 @@ PAGINATED: dict[int | str, dict[str, Any]] = {
 """How the API's description shows the headers of a list."""
 
 
+def pagination(offset: int, shown: int, *, has_more: bool) -> dict[str, str]:
+    """The headers of a part of a list, counted as LangGraph's server does: up to here, and one more if there is more."""
+    seen = offset + shown
+    if not has_more:
+        return {"X-Pagination-Total": str(seen)}
+    return {"X-Pagination-Total": str(seen + 1), "X-Pagination-Next": str(seen)}
+
+
 def answer(content: Any, headers: Mapping[str, str] | None = None) -> Response:
     """JSON as it is: it was built from what the models above describe, and may be large."""
     return Response(encode(content), headers=dict(headers or {}), media_type="application/json")
