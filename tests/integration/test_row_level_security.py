@@ -1,11 +1,15 @@
 """The second wall between tenants: Postgres itself, tried as the roles the server runs under."""
 
+import re
 import uuid
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import psycopg
 import pytest
 
+import moorage
+import moorage_api
 from moorage.adapters.postgres.pool import Database, open_database
 from moorage.ids import ThreadId, UserId, new_thread_id
 
@@ -19,6 +23,22 @@ SYSTEM_ONLY_TABLES = (
     "refresh_tokens", "revoked_access_tokens", "login_failures", "setup_links", "ws_tickets", "checkpoint_migrations",
     "webhook_deliveries",
 )  # fmt: skip
+# Who may look across tenants, and what for.
+SYSTEM_MODULES = {
+    "api_keys.py": "nobody is known before a key or a ticket was looked up",
+    "approvals.py": "overdue approvals of all users expire",
+    "busy_threads.py": "sandboxes of threads in which something runs stay",
+    "crons.py": "whose time has come, of all users",
+    "event_readers.py": "which of the followed threads moved on",
+    "event_writer.py": "one group commit for all runs",
+    "pool.py": "defines it",
+    "retention.py": "what is old is removed",
+    "run_queue.py": "workers take the runs of all users",
+    "store.py": "items whose time is over are removed",
+    "threads.py": "threads whose time is over, and sandboxes without a thread",
+    "users.py": "log-in",
+    "webhook_deliveries.py": "what is due, of all users",
+}
 ROW_PER_TABLE = """
     INSERT INTO threads (thread_id, owner_id) VALUES (%(thread)s, %(owner)s);
     INSERT INTO runs (run_id, thread_id, owner_id, kind, input)
@@ -229,3 +249,12 @@ async def test_neither_role_can_log_in_or_pass_the_wall(database_url: str) -> No
             "WHERE rolname IN ('moorage_app_' || current_database(), 'moorage_system_' || current_database())"
         )
         assert await cursor.fetchall() == [(False, False, False, False)] * 2
+
+
+def test_only_listed_modules_work_as_the_system() -> None:
+    folder = Path(moorage.__file__).parent
+    asks = re.compile(r"\bsystem_(transaction|pipeline)\(")
+    found = {path.relative_to(folder) for path in folder.rglob("*.py") if asks.search(path.read_text())}
+    assert found == {Path("adapters/postgres") / name for name in SYSTEM_MODULES}
+    api = Path(moorage_api.__file__).parent
+    assert [path for path in api.rglob("*.py") if asks.search(path.read_text())] == []
