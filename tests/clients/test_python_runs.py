@@ -441,6 +441,17 @@ async def test_an_answer_may_name_its_interrupt(client: LangGraphClient):
     assert texts(values)[-1] == "ai: written"
 
 
+async def test_what_waits_is_dropped_when_the_client_goes_to_the_end(client: LangGraphClient):
+    thread_id, _ = await ask(client, write(), read())
+    await client.runs.wait(thread_id, AGENT, input={}, command={"goto": "__end__"})
+    state: Any = await client.threads.get_state(thread_id)
+    assert (state["next"], state["interrupts"]) == ([], [])
+    assert (await client.threads.get(thread_id))["status"] == "idle"
+    values: Any = await client.runs.wait(thread_id, AGENT, input=say(read(), then="gone on"))
+    assert texts(values)[-1] == "ai: gone on"
+    assert "from the agent" not in tool_results(values)[-1]
+
+
 async def test_a_command_runs_in_the_sandbox_after_approval(client: LangGraphClient):
     thread_id, _ = await ask(client, execute("echo $((6 * 7))"))
     values: Any = await client.runs.wait(thread_id, AGENT, command=resume(APPROVE))

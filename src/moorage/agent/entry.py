@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from langchain_core.messages import BaseMessage, HumanMessage, messages_from_dict
 from langchain_core.runnables import RunnableConfig
+from langgraph.constants import END
 from langgraph.runtime import RunControl
 from langgraph.types import Command, StateSnapshot
 
@@ -65,6 +66,11 @@ class GraphInput:
         return not (self.values or self.update or self.goto) and all(item.type != "remove" for item in self.messages)
 
     @property
+    def ends(self) -> bool:
+        """Whether the graph is to go nowhere any more: what it stands before is dropped."""
+        return self.goto == (END,)
+
+    @property
     def may_pause(self) -> bool:
         return bool(self.interrupt_before or self.interrupt_after)
 
@@ -121,6 +127,8 @@ class Entry:
             graph_input, closing = None, []
         else:
             closing = await settle(standing, journal)
+            if self._input.ends and not self._branch_off:
+                await self._graph.aupdate_state(self._config, None, as_node=END)
             graph_input = self._input.fed(closing)
         entries = await journal.of_messages([message.id or "" for message in standing.turn])
         seen = {message.id or "": message for message in [*standing.turn, *closing]}
