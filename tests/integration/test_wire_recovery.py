@@ -248,7 +248,7 @@ async def test_what_goes_on_after_a_pause_is_told_as_it_happens_and_only_what_is
     going_on = asyncio.create_task(answered(harbor, thread, **{order[1]: APPROVE}))
     await hold.wait()
     async with asyncio.timeout(2):
-        while sum(item.type == "tool_result" for item in await harbor.everything(thread)) < 2:  # noqa: ASYNC110
+        while sum(item.type == "tool_result" for item in await harbor.everything(thread)) < 2:
             await harbor.queue.wait_for_work(at_most=0.01)
     hold.let_go.set()
     told = await going_on
