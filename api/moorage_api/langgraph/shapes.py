@@ -94,7 +94,7 @@ PAGINATED: dict[int | str, dict[str, Any]] = {
 
 
 def pagination(offset: int, shown: int, *, has_more: bool) -> dict[str, str]:
-    """The headers of a part of a list, counted as LangGraph's server does: up to here, and one more if there is more."""
+    """The headers of a part of a list, as LangGraph's server counts: up to here, and one more if there is more."""
     seen = offset + shown
     if not has_more:
         return {"X-Pagination-Total": str(seen)}
