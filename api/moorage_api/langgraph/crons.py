@@ -29,7 +29,7 @@ from moorage_api.deps import PrincipalDep, RuntimeDep
 from moorage_api.errors import field_errors
 from moorage_api.json_types import Flag, Integer, Moment
 from moorage_api.langgraph.deps import WireThreadDep
-from moorage_api.langgraph.legacy import records_for
+from moorage_api.langgraph.modes import records_for
 from moorage_api.langgraph.requests import (
     ConfigBody,
     JsonObject,

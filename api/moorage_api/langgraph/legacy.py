@@ -19,7 +19,6 @@ from moorage_api.langgraph.legacy_graph import GraphFrames
 from moorage_api.langgraph.legacy_messages import MessageReader, MessageView
 from moorage_api.langgraph.legacy_places import Places, ShownRun
 from moorage_api.langgraph.legacy_views import Chunks, DerivedUpdates, Snapshots, ToolProgress
-from moorage_api.langgraph.modes import records_for as records_for
 from moorage_api.langgraph.values import LoadState, StateFold, Values
 
 type LoadFinal = Callable[[], Awaitable[Values]]

@@ -1,6 +1,5 @@
 """How a run of the wire starts: on a thread that is there or made for it, with input or as the answer to approvals."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -9,13 +8,13 @@ from moorage.approvals import seen_by_human
 from moorage.assistants import Assistant
 from moorage.identity import Principal, Scope
 from moorage.ids import RunId, full_thread_id
-from moorage.run_request import Record, RunRequest
+from moorage.run_request import RunRequest
 from moorage.runs.run import Run, RunKind, RunStatus
 from moorage.runtime import Runtime
 from moorage.threads import IfExists, Thread
 from moorage.webhooks import AllowList, refuse_private
 from moorage_api.langgraph.batching import unfold
-from moorage_api.langgraph.legacy import records_for
+from moorage_api.langgraph.modes import records_for
 from moorage_api.langgraph.requests import RunBody, RunPayload, run_context, run_request
 
 VIA = "langgraph"
@@ -47,7 +46,7 @@ async def start_on(
     assistant = await assistant_for(runtime, principal, body)
     request = run_request(
         body,
-        record=_record(body),
+        record=records_for(body.modes),
         principal=principal,
         thread=thread,
         assistant_id=assistant.assistant_id,
@@ -63,7 +62,7 @@ async def start_stateless(runtime: Runtime, principal: Principal, body: RunBody)
     assistant = await assistant_for(runtime, principal, body)
     request = run_request(
         body,
-        record=_record(body),
+        record=records_for(body.modes),
         principal=principal,
         assistant_id=assistant.assistant_id,
         thread_metadata=assistant.thread_metadata,
@@ -105,11 +104,6 @@ async def assistant_for(runtime: Runtime, principal: Principal, body: RunPayload
             principal.require(Scope.APPROVE)
         runtime.assistants.overridden(assistant, context)
     return assistant
-
-
-def _record(body: RunBody) -> Iterable[Record]:
-    """What the asked modes need, and the state: whoever waits for the run or comes later reads how it ended."""
-    return dict.fromkeys(records_for(body.modes))
 
 
 def _as_run(thread: Thread, run_id: str, first_seq: int, body: RunBody, request: RunRequest, kind: RunKind) -> Run:
