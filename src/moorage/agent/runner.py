@@ -15,6 +15,7 @@ from moorage.agent.entry import Entry, GraphInput, input_update
 from moorage.agent.graph import Agents, CompiledAgent
 from moorage.agent.recorder import Recorder, graph_event
 from moorage.agent.stream import Delta, PartReader
+from moorage.agent.wire_json import to_json
 from moorage.approvals import RaisedInterrupt
 from moorage.assistants import Assistant
 from moorage.claims import Claim
@@ -73,10 +74,10 @@ class AgentRunner:
 
     async def update(
         self, claim: Claim, assistant: Assistant, run_input: Mapping[str, Any], context: RunContext, on_saved: OnSaved
-    ) -> list[RunEvent]:
+    ) -> tuple[list[RunEvent], dict[str, Any]]:
         """Change the thread's state as if a node had: `{update: {values, as_node?, checkpoint_id?}}`.
 
-        What is told is the new checkpoint. An update that an earlier attempt made is made again, on top: messages have
+        What is told is the new checkpoint; beside it comes what the state then holds but messages, in JSON. An update that an earlier attempt made is made again, on top: messages have
         ids, so that it changes nothing.
         """
         asked: dict[str, Any] = run_input["update"]
@@ -89,10 +90,12 @@ class AgentRunner:
         made = await graph.aupdate_state(config, values, as_node=asked.get("as_node"))
         place = made.get("configurable", {})
         stored = {"configurable": {key: place.get(key) for key in ("checkpoint_ns", "checkpoint_id")}}
-        return [
+        events = [
             graph_event("values", (), {"from": place.get("checkpoint_id")}),
             graph_event("checkpoints", (), {"config": stored}),
         ]
+        now = cast("dict[str, Any]", (await graph.aget_state(_config(claim, None, context))).values)
+        return events, {key: to_json(value) for key, value in now.items() if key != "messages"}
 
     def _open_graph(self, claim: Claim, assistant: Assistant, on_saved: OnSaved, *, blank: bool) -> CompiledAgent:
         saver = self._open_saver(claim, on_saved, blank=blank)

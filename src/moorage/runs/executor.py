@@ -164,10 +164,9 @@ class Executor:
         assistant = await self._load_assistant(run.claim.owner_id, run.assistant_id, changes)
         outbox = Outbox(self._log, run.claim, window=self._window)
         if run.kind is RunKind.UPDATE:
-            await self._log.append(
-                run.claim, await self._runner.update(run.claim, assistant, run.input, context, outbox.saved)
-            )
-            return Outcome(RunStatus.SUCCESS)
+            events, values = await self._runner.update(run.claim, assistant, run.input, context, outbox.saved)
+            await self._log.append(run.claim, events)
+            return Outcome(RunStatus.SUCCESS, values=values)
         agent = self._runner.start(
             run.claim,
             assistant,
