@@ -399,6 +399,32 @@ async def test_a_cancelled_question_may_be_asked_again_by_going_on(harbor: Harbo
         assert end_of(await answered(harbor, thread, c1=APPROVE)) == "success"
 
 
+async def test_lists_show_the_state_that_an_update_left(harbor: Harbor) -> None:
+    thread = await harbor.new_thread()
+    await run(harbor, thread, "plan and run")
+    later = [{"content": "two", "status": "completed"}]
+    await harbor.runs.update_state(thread, {"todos": later}, as_node="model", checkpoint_id=None)
+    async with harbor.database.tenant_transaction(ALICE) as connection:
+        row = await (await connection.execute("SELECT state_values FROM threads")).fetchone()
+    assert row is not None
+    assert row["state_values"]["todos"] == later
+
+
+async def test_a_thread_whose_time_is_over_stays_for_as_long_as_it_is_busy(harbor: Harbor) -> None:
+    hold = Hold()
+    harbor.agent.model.script = {"slow": [hold]}
+    thread = await harbor.new_thread()
+    await run(harbor, thread, "hello", ephemeral=True)
+    async with harbor.database.system_transaction() as connection:
+        await connection.execute("UPDATE threads SET expires_at = now() - interval '1 s'")
+    started = await start(harbor, thread, "slow")
+    await hold.wait()
+    assert await harbor.threads.expire() == 0
+    hold.let_go.set()
+    assert end_of(await harbor.told(thread, started)) == "success"
+    assert await harbor.threads.expire() == 1
+
+
 # Undone -------------------------------------------------------------------------------------------------------------
 
 

@@ -92,7 +92,7 @@ WHERE t.thread_id = life.thread_id
 """  # noqa: S608 -- constant parts
 
 _EXPIRED = f"""
-SELECT {THREAD_COLUMNS} FROM threads WHERE expires_at <= now() ORDER BY expires_at LIMIT %(limit)s
+SELECT {THREAD_COLUMNS} FROM threads t WHERE expires_at <= now() AND NOT {_BUSY} ORDER BY expires_at LIMIT %(limit)s
 """  # noqa: S608 -- constant columns
 
 # In this order: what refers to the thread first. Everything is gone, or nothing.
