@@ -11,6 +11,7 @@ from moorage_api.body_guard import BodyGuard
 from moorage_api.deps import protected_docs, refuse_new_work
 from moorage_api.errors import install_error_handlers
 from moorage_api.langgraph import assistants, crons, protocol, refused, runs, state, stateless_runs, store, threads
+from moorage_api.open_streams import OpenStreams
 from moorage_api.openai import chat as openai_chat
 from moorage_api.openai import models as openai_models
 from moorage_api.openapi import describe_refusals
@@ -43,6 +44,7 @@ def create_app(runtime: Runtime) -> FastAPI:
         redoc_url=None,
     )
     app.state.runtime = runtime
+    app.state.open_streams = OpenStreams(runtime.settings.quota_open_streams)
     for module in (auth, keys, webhooks, health, protocol):
         app.include_router(module.router)
     for module in (*_CORE, *_OPENAI, *_LANGGRAPH):

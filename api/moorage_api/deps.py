@@ -4,7 +4,7 @@ No dependency holds a database connection: one would stay open for the whole of 
 sends each plain function through a thread.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Annotated
 
 from fastapi import Depends, FastAPI, Path, Request
@@ -68,8 +68,12 @@ async def _thread(
 ThreadDep = Annotated[Thread, Depends(_thread)]
 
 
-async def _recheck(runtime: RuntimeDep, principal: PrincipalDep) -> Callable[[], Awaitable[object]]:
-    return lambda: runtime.identity.recheck(principal)
+async def _recheck(
+    request: Request, runtime: RuntimeDep, principal: PrincipalDep
+) -> AsyncGenerator[Callable[[], Awaitable[object]]]:
+    """Whether the reader may still read. Whoever asks for this streams: it counts until the last byte is out."""
+    with request.app.state.open_streams.one(principal.user_id):
+        yield lambda: runtime.identity.recheck(principal)
 
 
 RecheckDep = Annotated[Callable[[], Awaitable[object]], Depends(_recheck)]

@@ -31,6 +31,9 @@ class RequestContext:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await self._socket(scope, receive, send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -52,6 +55,16 @@ class RequestContext:
                 if scope["path"] not in _QUIET_PATHS:
                     milliseconds = round((time.monotonic() - started) * 1000, 1)
                     log.info("request", method=scope["method"], path=scope["path"], status=status, ms=milliseconds)
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One line at the end of a connection, without its query: a ticket may be in there."""
+        request_id, started = _request_id(scope), time.monotonic()
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                milliseconds = round((time.monotonic() - started) * 1000, 1)
+                log.info("socket", path=scope["path"], ms=milliseconds)
 
 
 def _request_id(scope: Scope) -> str:

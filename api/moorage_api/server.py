@@ -2,8 +2,9 @@
 
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from sse_starlette.sse import AppStatus
@@ -11,9 +12,23 @@ from sse_starlette.sse import AppStatus
 from moorage.errors import Unavailable
 from moorage.runtime import Runtime
 from moorage_api.app import create_app
+from moorage_api.body_guard import MAX_BYTES
 
 _OPEN_REQUESTS_SECONDS = 5
 _BACKLOG = 2048
+
+UVICORN: Mapping[str, Any] = {
+    "loop": "none",
+    "http": "httptools",
+    "lifespan": "off",
+    "access_log": False,
+    "log_config": None,
+    "log_level": "warning",  # below that it logs the addresses of WebSockets, whole, with the tickets in them
+    "server_header": False,
+    "ws_max_size": MAX_BYTES,
+    "ws_per_message_deflate": False,  # a kilobyte would become a megabyte before anybody could refuse it
+}
+"""What does not depend on where the application runs."""
 
 
 class _Server(uvicorn.Server):
@@ -52,12 +67,7 @@ async def serve(
     AppStatus.disable_automatic_graceful_drain()
     config = uvicorn.Config(
         create_app(runtime),
-        loop="none",
-        http="httptools",
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        server_header=False,
+        **UVICORN,
         timeout_graceful_shutdown=_OPEN_REQUESTS_SECONDS,
         timeout_keep_alive=75,
         backlog=_BACKLOG,

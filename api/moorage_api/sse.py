@@ -14,7 +14,7 @@ from moorage.ids import RunId
 from moorage.threads import EventsForgotten, ReaderLagged
 
 HEARTBEAT_SECONDS = 15.0
-_RECHECK_SECONDS = 14.0  # asked at a batch or a heartbeat: with what passes until the next one, less than 30 s
+RECHECK_SECONDS = 14.0  # asked at a batch or a heartbeat: with what passes until the next one, less than 30 s
 _HEARTBEAT = b": heartbeat\n\n"
 
 EVENT_STREAM: dict[int | str, dict[str, Any]] = {
@@ -102,7 +102,7 @@ class Allowed:
         self._checked = time.monotonic()
 
     async def still(self) -> bool:
-        if time.monotonic() - self._checked < _RECHECK_SECONDS:
+        if time.monotonic() - self._checked < RECHECK_SECONDS:
             return True
         try:
             await self._recheck()

@@ -73,6 +73,7 @@ class Settings(BaseModel):
     run_crons_per_user: Annotated[int, Field(ge=0)] = 100
 
     quota_active_sessions: Annotated[int, Field(ge=0)] = 10
+    quota_open_streams: Annotated[int, Field(ge=0)] = 500
     session_life_hours: Annotated[float, Field(ge=0)] = 24
     store_max_items: Annotated[int, Field(ge=0)] = 100_000
 

@@ -14,7 +14,7 @@ import uvicorn
 from moorage.runtime import Runtime, open_runtime, open_sandbox_provider
 from moorage.settings import Settings, load_settings
 from moorage_api.app import create_app
-from moorage_api.server import bind
+from moorage_api.server import UVICORN, bind
 
 PASSWORD = "correct horse battery"
 
@@ -116,7 +116,7 @@ async def running(settings: Settings) -> AsyncGenerator[Server]:
     """The server over real HTTP on a free port."""
     listener = bind("127.0.0.1", 0)
     async with open_runtime(settings) as runtime:
-        config = uvicorn.Config(create_app(runtime), loop="none", lifespan="off", log_config=None, access_log=False)
+        config = uvicorn.Config(create_app(runtime), **UVICORN)
         server = uvicorn.Server(config)
         server.capture_signals = nullcontext  # the tests' process keeps its own
         serving = asyncio.create_task(server.serve(sockets=[listener]))

@@ -54,7 +54,7 @@ async def test_a_reader_of_forgotten_events_is_told_the_threads_last() -> None:
 
 
 async def test_a_reader_who_may_not_read_any_more_gets_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sse, "_RECHECK_SECONDS", 0)
+    monkeypatch.setattr(sse, "RECHECK_SECONDS", 0)
     answers = iter([None, Unauthenticated("disabled")])
 
     async def recheck() -> None:
@@ -65,7 +65,7 @@ async def test_a_reader_who_may_not_read_any_more_gets_nothing_more(monkeypatch:
 
 
 async def test_a_stream_outlives_a_database_that_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sse, "_RECHECK_SECONDS", 0)
+    monkeypatch.setattr(sse, "RECHECK_SECONDS", 0)
 
     async def recheck() -> None:
         raise Unavailable("Postgres does not answer")
@@ -74,4 +74,4 @@ async def test_a_stream_outlives_a_database_that_cannot_be_asked(monkeypatch: py
 
 
 def test_what_passes_between_two_questions_is_less_than_half_a_minute() -> None:
-    assert sse._RECHECK_SECONDS + sse.HEARTBEAT_SECONDS < 30
+    assert sse.RECHECK_SECONDS + sse.HEARTBEAT_SECONDS < 30

@@ -7,8 +7,8 @@ gets an `error` without an id.
 
 import asyncio
 import uuid
-from collections.abc import Mapping
-from contextlib import aclosing
+from collections.abc import Coroutine, Mapping
+from contextlib import ExitStack, aclosing, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,10 +26,12 @@ from moorage_api.errors import status_of
 from moorage_api.langgraph.v3_commands import Command, Commands, Done, Refused, answered, read_command, refusal
 from moorage_api.langgraph.v3_stream import subscribed
 from moorage_api.langgraph.v3_subscription import EventStreamBody, Subscription
-from moorage_api.sse import Allowed
+from moorage_api.open_streams import OpenStreams
+from moorage_api.sse import RECHECK_SECONDS, Allowed
 
 _MAX_SUBSCRIPTIONS = 64
 _SERVER_STOPS = 1012
+_LAST_WORDS_SECONDS = 3.0
 _BEARER = "bearer"
 
 log = get_logger(__name__)
@@ -46,7 +48,8 @@ async def serve_socket(websocket: WebSocket, thread_id: str) -> None:
     try:
         principal = await _principal(runtime, websocket)
         principal.require(Scope.READ)
-        await _Connection(websocket, runtime, principal, thread_id).serve()
+        with websocket.app.state.open_streams.one(principal.user_id):
+            await _Connection(websocket, runtime, principal, thread_id).serve()
     except WebSocketDisconnect:
         return
     except AppError as error:
@@ -92,6 +95,7 @@ class _Connection:
         self._principal = principal
         self._commands = Commands(runtime, principal, thread_id)
         self._subscriptions: dict[str, asyncio.Task[None]] = {}
+        self._streams: OpenStreams = websocket.app.state.open_streams
         self._allowed = Allowed(lambda: runtime.identity.recheck(principal))
         self._turn = asyncio.Lock()
 
@@ -99,13 +103,30 @@ class _Connection:
         """Until the client goes or must go, or the server stops."""
         try:
             async with asyncio.TaskGroup() as group:
+                group.create_task(self._watch())
                 while True:
-                    given = await self._websocket.receive_text()
+                    given = await self._receive()
                     await self._send(orjson.dumps(await self._answer(given, group)))
         except BaseExceptionGroup as errors:
             raise _first(errors) from None
 
-    async def _answer(self, given: str, group: asyncio.TaskGroup) -> dict[str, Any]:
+    async def _watch(self) -> None:
+        """End the connection when its user may not read any more, also one that is silent or does not read."""
+        while True:
+            await asyncio.sleep(RECHECK_SECONDS)
+            if not await self._allowed.still():
+                raise Unauthenticated("Log in again")
+
+    async def _receive(self) -> str | None:
+        """The next frame's text, None for one of bytes."""
+        message = await self._websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message["code"])
+        return message.get("text")
+
+    async def _answer(self, given: str | None, group: asyncio.TaskGroup) -> dict[str, Any]:
+        if given is None:
+            return refusal(None, "invalid_argument", "Commands are text")
         refused = refusal_of(given.encode() if len(given) <= MAX_BYTES else None, is_json=True)
         if refused is not None:
             return refusal(None, "invalid_argument", refused[1])
@@ -126,7 +147,10 @@ class _Connection:
             raise Refused("invalid_argument", f"A connection has {_MAX_SUBSCRIPTIONS} subscriptions at most.")
         subscription = _subscription(command.params)
         subscription_id = str(uuid.uuid4())
-        self._subscriptions[subscription_id] = group.create_task(self._tell(subscription))
+        streams = ExitStack()
+        streams.enter_context(self._streams.one(self._principal.user_id))
+        task = self._subscriptions[subscription_id] = group.create_task(self._tell(subscription))
+        task.add_done_callback(lambda _: streams.close())
         if command.method == "subscription.reconnect":
             return Done({"restored": True, "subscription_id": subscription_id}, subscription.since or 0)
         return Done({"subscription_id": subscription_id, "replayed_events": 0}, subscription.since or 0)
@@ -136,14 +160,13 @@ class _Connection:
         if task is None:
             raise Refused("no_such_subscription", "Unknown subscription")
         task.cancel()
+        await asyncio.wait([task])
         return Done({}, 0)
 
     async def _tell(self, subscription: Subscription) -> None:
         frames = subscribed(self._runtime, self._principal, self._commands.thread_id, subscription)
         async with aclosing(frames):
             async for batch in frames:
-                if not await self._allowed.still():
-                    raise Unauthenticated("Log in again")
                 for frame in batch:
                     await self._send(frame.body())
         await _close(self._websocket, _SERVER_STOPS)
@@ -174,10 +197,18 @@ def _first(errors: BaseExceptionGroup[Any]) -> BaseException:
 async def _end(websocket: WebSocket, error: AppError) -> None:
     if websocket.application_state is WebSocketState.CONNECTED:
         code = "permission_denied" if status_of(error) in (401, 403) else "unknown_error"
-        await websocket.send_text(orjson.dumps(refusal(None, code, error.detail, reason=error.code)).decode())
+        told = orjson.dumps(refusal(None, code, error.detail, reason=error.code)).decode()
+        await _unless_it_does_not_read(websocket.send_text(told))
     await _close(websocket, 4000 + status_of(error))
 
 
 async def _close(websocket: WebSocket, code: int) -> None:
     if websocket.application_state is not WebSocketState.DISCONNECTED:
-        await websocket.close(code)
+        await _unless_it_does_not_read(websocket.close(code))
+
+
+async def _unless_it_does_not_read(sending: Coroutine[Any, Any, None]) -> None:
+    """A client that takes nothing is not waited for: the server cuts a connection that its application left."""
+    with suppress(TimeoutError, WebSocketDisconnect):
+        async with asyncio.timeout(_LAST_WORDS_SECONDS):
+            await sending

@@ -426,6 +426,17 @@ async def test_what_is_no_command_is_answered_without_an_id(server: Server, alic
             assert (answer["type"], answer["error"]) == ("error", "invalid_argument")
 
 
+async def test_a_frame_of_bytes_is_no_command_and_a_long_one_ends_the_connection(server: Server, alice: User) -> None:
+    async with socket(server, new_id(), additional_headers=headers_of(alice)) as connection:
+        await connection.send(b"{}")
+        assert orjson.loads(await connection.recv())["error"] == "invalid_argument"
+        await connection.send("x" * 2 * 1024 * 1024)
+        with pytest.raises(ConnectionClosed) as closed:
+            await connection.recv()
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1009
+
+
 async def test_browsers_come_by_subprotocol_or_ticket(server: Server, alice: User) -> None:
     token = headers_of(alice)["authorization"].removeprefix("Bearer ")
     async with socket(server, new_id(), subprotocols=["bearer", token]) as connection:
