@@ -77,8 +77,8 @@ class AgentRunner:
     ) -> tuple[list[RunEvent], dict[str, Any]]:
         """Change the thread's state as if a node had: `{update: {values, as_node?, checkpoint_id?}}`.
 
-        What is told is the new checkpoint; beside it comes what the state then holds but messages, in JSON. An update that an earlier attempt made is made again, on top: messages have
-        ids, so that it changes nothing.
+        What is told is the new checkpoint; beside it comes what the state then holds but messages, in JSON. An update
+        that an earlier attempt made is made again, on top: messages have ids, so that it changes nothing.
         """
         asked: dict[str, Any] = run_input["update"]
         graph = self._open_graph(claim, assistant, on_saved, blank=False)
