@@ -1,5 +1,6 @@
 """How a run of the wire starts: on a thread that is there or made for it, with input or as the answer to approvals."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -15,7 +16,7 @@ from moorage.threads import IfExists, Thread
 from moorage.webhooks import AllowList, refuse_private
 from moorage_api.langgraph.batching import unfold
 from moorage_api.langgraph.modes import records_for
-from moorage_api.langgraph.requests import RunBody, RunPayload, run_context, run_request
+from moorage_api.langgraph.requests import RefusedField, RunBody, RunPayload, run_context, run_request
 
 VIA = "langgraph"
 
@@ -59,6 +60,21 @@ async def start_on(
 
 async def start_stateless(runtime: Runtime, principal: Principal, body: RunBody) -> StartedRun:
     """Start a run on a thread of its own, which goes with it unless the body keeps it."""
+    return await _start_alone(runtime, principal, body, await _stateless_request(runtime, principal, body))
+
+
+async def start_batch(runtime: Runtime, principal: Principal, bodies: Sequence[RunBody]) -> list[StartedRun]:
+    """Start several stateless runs, in order; none when what one of them asks is refused."""
+    requests = [await _stateless_request(runtime, principal, body) for body in bodies]
+    return [
+        await _start_alone(runtime, principal, body, request) for body, request in zip(bodies, requests, strict=True)
+    ]
+
+
+async def _stateless_request(runtime: Runtime, principal: Principal, body: RunBody) -> RunRequest:
+    """What a stateless run is asked. All that can be refused is, before there is a thread."""
+    if body.resumes:
+        raise RefusedField("command.resume", "a run without a thread has nothing to resume")
     assistant = await assistant_for(runtime, principal, body)
     request = run_request(
         body,
@@ -69,6 +85,11 @@ async def start_stateless(runtime: Runtime, principal: Principal, body: RunBody)
         ephemeral=body.on_completion != "keep",
         after_seconds=body.after_seconds,
     )
+    check_target(runtime, request)
+    return request
+
+
+async def _start_alone(runtime: Runtime, principal: Principal, body: RunBody, request: RunRequest) -> StartedRun:
     thread = await runtime.threads.ensure(principal, None, is_temporary=request.ephemeral)
     return StartedRun(thread, await start_request(runtime, principal, thread, body, request), stateless=True)
 

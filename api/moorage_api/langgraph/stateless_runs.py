@@ -24,7 +24,7 @@ from moorage_api.langgraph.run_answers import (
     run_streamed,
 )
 from moorage_api.langgraph.run_shapes import STORED_STATUS, WireRun, shown_run
-from moorage_api.langgraph.starts import start_stateless
+from moorage_api.langgraph.starts import start_batch, start_stateless
 from moorage_api.langgraph.streams import Source, run_stream
 
 router = APIRouter(tags=["langgraph"])
@@ -76,8 +76,8 @@ async def create_batch(
     principal: PrincipalDep,
     body: Annotated[list[RunBody], Field(min_length=1, max_length=MOST_IN_A_BATCH)],
 ) -> list[dict[str, Any]]:
-    """Start several stateless runs, in order. The first that is refused is the answer; those before it run."""
-    started = [await start_stateless(runtime, principal, item) for item in body]
+    """Start several stateless runs, in order; none when one of them is refused."""
+    started = await start_batch(runtime, principal, body)
     return [shown_run(item.run, item.thread) for item in started]
 
 
