@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from moorage.errors import InvalidInput
 from moorage.webhooks import AllowList
 
-_PREFIXES = ("APPROVALS_", "AUTH_", "LLM_", "QUOTA_", "RUN_", "SANDBOX_", "SESSION_", "ZHIPUAI_")
+_PREFIXES = ("APPROVALS_", "AUTH_", "LLM_", "QUOTA_", "RUN_", "SANDBOX_", "SESSION_", "STORE_", "WEBHOOK_", "ZHIPUAI_")
 _FOREIGN_PREFIXES = ("POSTGRES_", "COMPOSE_")
 _FROM_FILES = ("SECRET_KEY", "DATABASE_URL", "DATABASE_ADMIN_URL", "LLM_API_KEY", "WEBHOOK_SECRET", "ZHIPUAI_API_KEY")
 _SAMPLE_KEYS = ("change", "example", "secret-key", "secret_key", "your-", "your_", "password", "sample", "insecure")

@@ -58,7 +58,10 @@ def test_the_files_of_postgres_and_compose_may_share_the_env_file(tmp_path: Path
     assert from_file(tmp_path, "POSTGRES_PASSWORD=x\nCOMPOSE_PROJECT_NAME=y\nPORT=1\n").port == 1
 
 
-@pytest.mark.parametrize("prefix", ["AUTH", "LLM", "QUOTA", "RUN", "SANDBOX", "SESSION", "ZHIPUAI"])
+OUR_PREFIXES = ("APPROVALS", "AUTH", "LLM", "QUOTA", "RUN", "SANDBOX", "SESSION", "STORE", "WEBHOOK", "ZHIPUAI")
+
+
+@pytest.mark.parametrize("prefix", OUR_PREFIXES)
 def test_an_unknown_variable_with_one_of_our_prefixes_is_refused(prefix: str) -> None:
     assert f"{prefix}_NO_SUCH_THING" in refusal(**{f"{prefix}_NO_SUCH_THING": "1"})
 
