@@ -13,6 +13,7 @@ from tests.integration.test_recovery import assert_told_once, lose_the_worker
 from tests.integration.test_wire_runs import EVERYTHING, folded, graph_events, run, start, state, texts
 
 from moorage.adapters.postgres.pool import Database
+from moorage.agent.entry import Entry
 from moorage.agent.runner import AgentRunner
 from moorage.agent.wire_json import InvalidMessages, read_messages
 from moorage.approvals import Answer
@@ -477,6 +478,85 @@ async def test_a_queued_run_that_is_rolled_back_is_forgotten_with_its_message(ha
     history = await harbor.threads.messages(thread, limit=100, cursor=None)
     assert [item.message.content for item in history.items] == ["hello", "ok"]
     assert texts((await state(harbor, thread)).values) == ["hello", "ok"]
+
+
+async def test_a_command_takes_the_place_of_what_the_graph_stood_before(harbor: Harbor) -> None:
+    thread = await harbor.new_thread()
+    await run(harbor, thread, "run")
+    update = {"messages": read_messages(["inserted"])}
+    told = await run(harbor, thread, None, update=update, goto=("model",), record=EVERYTHING)
+    values = (await state(harbor, thread)).values
+    assert (end_of(told), texts(values)[3:]) == ("success", ["inserted", "ok"])
+    assert [message["type"] for message in values["messages"]] == ["human", "ai", "tool", "human", "ai"]
+    assert [message.type for message in harbor.agent.model.seen[-1]][-4:] == ["human", "ai", "tool", "human"]
+    assert await folded(harbor, thread, told) == values
+    assert await asks(harbor, thread) == []
+
+
+async def test_a_command_is_given_again_when_it_was_lost_before_it_began(
+    harbor: Harbor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thread = await harbor.new_thread()
+    await run(harbor, thread, "run")
+    cleared, clear = asyncio.Event(), Entry._cleared
+
+    async def lost_first(entry: Entry) -> Any:
+        found = await clear(entry)
+        if not cleared.is_set():
+            cleared.set()
+            await harbor.let_go.wait()
+        return found
+
+    monkeypatch.setattr(Entry, "_cleared", lost_first)
+    update = {"messages": read_messages(["inserted"])}
+    started = await start(harbor, thread, None, update=update, goto=("model",), record=EVERYTHING)
+    await asyncio.wait_for(cleared.wait(), PATIENCE)
+    await lose_the_worker(harbor)
+    harbor.let_go.set()
+    told = await harbor.told(thread, started)
+    values = (await state(harbor, thread)).values
+    assert [message["type"] for message in values["messages"]] == ["human", "ai", "tool", "human", "ai"]
+    assert await folded(harbor, thread, told) == values
+
+
+async def test_a_run_that_is_rolled_back_while_it_waits_for_its_turn_leaves_nothing(harbor: Harbor) -> None:
+    hold = Hold()
+    harbor.agent.model.script = {"slow": [hold]}
+    thread = await harbor.new_thread()
+    running = await start(harbor, thread, "slow")
+    await hold.wait()
+    waiting = await start(harbor, thread, "later")
+    await harbor.runs.stop_run(await harbor.runs.get(thread, waiting.run_id), StopReason.ROLLBACK)
+    assert (await harbor.told(thread, waiting))[-1].data["rolled_back"]
+    hold.let_go.set()
+    await harbor.told(thread, running)
+    history = await harbor.threads.messages(thread, limit=100, cursor=None)
+    assert [item.message.content for item in history.items] == ["slow", "answer"]
+    assert (await harbor.thread(thread.thread_id)).message_count == 2
+
+
+async def test_a_message_at_the_latest_checkpoint_keeps_what_finished_calls_said(harbor: Harbor) -> None:
+    thread = await harbor.new_thread()
+    await run(harbor, thread, "two")
+    await answered(harbor, thread, c1=APPROVE)
+    place = (await state(harbor, thread)).place
+    assert place is not None
+    told = await run(harbor, thread, "never mind", checkpoint_id=place.checkpoint_id, record=EVERYTHING)
+    values = (await state(harbor, thread)).values
+    assert [message["type"] for message in values["messages"]] == ["human", "ai", "tool", "tool", "human", "ai"]
+    assert texts(values)[2].startswith("ran a")
+    assert await folded(harbor, thread, told) == values
+
+
+async def test_what_was_asked_on_a_branch_that_was_left_is_answered_and_runs_nothing(harbor: Harbor) -> None:
+    thread = await harbor.new_thread()
+    told = await run(harbor, thread, "hello", record=EVERYTHING)
+    place = graph_events(told, "checkpoints")[-1]["config"]["configurable"]["checkpoint_id"]
+    await run(harbor, thread, "run")
+    await harbor.runs.update_state(thread, {"messages": read_messages(["x"])}, as_node=None, checkpoint_id=place)
+    assert end_of(await answered(harbor, thread, c1=APPROVE)) == "success"
+    assert (harbor.sandbox.ran, texts((await state(harbor, thread)).values)) == ([], ["hello", "ok", "x"])
+    assert end_of(await run(harbor, thread, "hello")) == "success"
 
 
 # Input that makes no sense ------------------------------------------------------------------------------------------

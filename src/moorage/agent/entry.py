@@ -66,9 +66,9 @@ class GraphInput:
         return not (self.values or self.update or self.goto) and all(item.type != "remove" for item in self.messages)
 
     @property
-    def ends(self) -> bool:
-        """Whether the graph is to go nowhere any more: what it stands before is dropped."""
-        return self.goto == (END,)
+    def commands(self) -> bool:
+        """Whether it says itself where the graph goes: what that stands before is dropped."""
+        return bool(self.update or self.goto)
 
     @property
     def may_pause(self) -> bool:
@@ -76,7 +76,7 @@ class GraphInput:
 
     def fed(self, closing: list[BaseMessage]) -> Any:
         """The graph's input, after messages that give open calls their results."""
-        if self.update or self.goto:
+        if self.commands:
             update = {**_with_messages(self.update or {}), **self.values}
             own = cast("list[BaseMessage]", update.get("messages", []))
             return Command(update={**update, "messages": [*closing, *own, *self.messages]}, goto=list(self.goto))
@@ -118,7 +118,7 @@ class Entry:
         snapshot = await self._graph.aget_state(self._config)
         standing = standing_of(snapshot)
         latest = _checkpoint_id(snapshot)
-        goes_on = self._resumes or latest != self._base
+        goes_on = self._resumes or (latest != self._base and not self._only_cleared(snapshot))
         if not goes_on and self._input.checkpoint_id is not None:
             self._branch_off = True
             snapshot = await self._graph.aget_state(self._entry_config)
@@ -127,17 +127,27 @@ class Entry:
             graph_input, closing = None, []
         else:
             closing = await settle(standing, journal)
-            if self._input.ends and not self._branch_off:
-                await self._graph.aupdate_state(self._config, None, as_node=END)
             graph_input = self._input.fed(closing)
+            if self._input.commands and snapshot.next:
+                snapshot = await self._cleared()
         entries = await journal.of_messages([message.id or "" for message in standing.turn])
         seen = {message.id or "": message for message in [*standing.turn, *closing]}
         told = await journal.told_of(list(seen))
         unseen = [message for message_id, message in seen.items() if message_id not in told]
         untold = [replace(item, waits_for=None) for item in reader.untold(unseen, reports_of(entries, journal))]
-        before = {**cast("dict[str, Any]", snapshot.values), "messages": standing.messages}
+        before = {**cast("dict[str, Any]", snapshot.values), "messages": standing_of(snapshot).messages}
         stops = latest != self._base and await self._was_to_stop(snapshot)
         return Opened(graph_input, untold, _checkpoint_id(snapshot), before, stops)
+
+    async def _cleared(self) -> StateSnapshot:
+        """The state after what the graph stood before was dropped. LangGraph's commands would leave it where it is."""
+        await self._graph.aupdate_state(self._entry_config, None, as_node=END)
+        self._branch_off = False
+        return await self._graph.aget_state(self._config)
+
+    def _only_cleared(self, snapshot: StateSnapshot) -> bool:
+        """Whether an earlier attempt came no further than to clear the way for its command."""
+        return self._input.commands and (snapshot.metadata or {}).get("source") == "update"
 
     async def _was_to_stop(self, snapshot: StateSnapshot) -> bool:
         """Whether an earlier attempt came to where the client wants the run to stop: entered again, it would pass."""
