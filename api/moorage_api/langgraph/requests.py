@@ -249,6 +249,8 @@ def _state(given: Mapping[str, Any], field: str) -> dict[str, Any]:
     for key in given:
         if key.startswith("_"):
             raise RefusedField(field, "keys of the state do not begin with _")
+    if not isinstance(given.get("files", {}), dict):  # once it is stored, nobody could read the state any more
+        raise RefusedField(f"{field}.files", "takes an object of files by their paths")
     if given.get("messages") is None:
         return {key: value for key, value in given.items() if key != "messages"}
     return {**given, "messages": read_messages(given["messages"])}
