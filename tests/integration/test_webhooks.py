@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 import socket
+import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -258,18 +259,35 @@ async def test_an_address_of_a_private_network_is_never_called(
 async def test_a_name_must_lead_to_allowed_addresses_only(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    async def resolve(_loop: Any, host: str, port: int, **_: Any) -> list[Any]:
+    def resolve(host: str, port: int, **_: Any) -> list[Any]:
         asked.append(host)
         both = ("127.0.0.1", "10.0.0.1")
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in both]
 
-    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", resolve)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
     url = receiver.url.replace("127.0.0.1", "rebind.example")
     with pytest.raises(NotDelivered, match="internet"):
         await WebhookSender(HERE).send(url, b"{}", {})
     await WebhookSender(AllowList.of(["127.0.0.1", "10.0.0.1"])).send(url, b"{}", {})
     assert asked == ["rebind.example", "rebind.example"]
     assert receiver.header("Host") == url.split("/")[2]
+
+
+async def test_names_that_nobody_resolves_keep_nothing_else_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+
+    def resolve(*_: Any, **__: Any) -> list[Any]:
+        answered.wait(30)
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    sender = WebhookSender(HERE)
+    sending = [asyncio.create_task(sender.send("http://slow.example/", b"{}", {})) for _ in range(32)]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        assert await asyncio.to_thread(lambda: "at once") == "at once"
+    answered.set()
+    assert {type(found) for found in await asyncio.gather(*sending, return_exceptions=True)} == {NotDelivered}
 
 
 async def test_an_ipv6_address_is_named_in_its_brackets(receiver: Receiver) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import socket
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, cast
 
 import httpcore
@@ -14,6 +16,7 @@ from moorage.webhooks import AllowList, WebhookRefused, check_webhook, parse_add
 _CONNECT_SECONDS = 5.0
 _TOTAL_SECONDS = 20.0
 _MOST_READ = 64 * 1024
+_RESOLVERS = 32  # as many as deliveries at once
 _GONE = 410
 
 
@@ -73,6 +76,8 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
 
     def __init__(self, allowed: AllowList) -> None:
         self._allowed = allowed
+        # Not the loop's own few threads: names whose servers never answer would keep all else that needs one waiting.
+        self._resolvers = ThreadPoolExecutor(_RESOLVERS, thread_name_prefix="webhook-name")
         self._plain = cast("httpcore.AsyncNetworkBackend", httpcore.AnyIOBackend())
 
     async def connect_tcp(
@@ -93,9 +98,9 @@ class _CheckedBackend(httpcore.AsyncNetworkBackend):
         raise failure or httpcore.ConnectError(f"{host} has no address")
 
     async def _resolve(self, host: str, port: int) -> list[str]:
-        loop = asyncio.get_running_loop()
+        loop, look_up = asyncio.get_running_loop(), partial(socket.getaddrinfo, type=socket.SOCK_STREAM)
         try:
-            found = await loop.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+            found = await loop.run_in_executor(self._resolvers, look_up, host.strip("[]"), port)
         except (OSError, UnicodeError):
             raise NotDelivered("Its host's name cannot be resolved") from None
         addresses = list(dict.fromkeys(str(item[4][0]) for item in found))
