@@ -131,6 +131,14 @@ def test_what_hides_in_the_arguments_is_told() -> None:
     assert "Careful: `command` holds 2 hidden characters (U+200B ZERO WIDTH SPACE)." in said
 
 
+def test_what_nobody_sees_is_shown_as_what_it_is() -> None:
+    arguments = {"command": "ls \u202e#\u200b 你好"}
+    item = {"id": "i", "tool_name": "execute", "tool_input": arguments, "digest": "d"}
+    said = approval_needed([item], base_url="http://h", thread_id="t")
+    assert r"ls \u202e#\u200b 你好" in said
+    assert r"ls \u202e#" in step_begins("execute", arguments)
+
+
 def test_long_arguments_are_shortened() -> None:
     assert len(step_begins("write_file", {"content": "x" * 10_000})) < 400
 

@@ -12,7 +12,13 @@ from moorage.errors import AppError
 from moorage_api.errors import field_errors, status_of
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 409: "conflict_error", 429: "rate_limit_error"}
-_RUN_STATUS = {"model_rate_limited": 429, "sandbox_unavailable": 503, "run_timeout": 504, "model_timeout": 504}
+_RUN_STATUS = {
+    "unauthorized": 401,
+    "model_rate_limited": 429,
+    "sandbox_unavailable": 503,
+    "run_timeout": 504,
+    "model_timeout": 504,
+}
 _NO_RETRY = {"x-should-retry": "false"}  # OpenAI's clients repeat 409, 429 and 5xx by themselves, unless told not to
 
 

@@ -1,11 +1,13 @@
 """The agent's steps and questions in words, for clients that can show nothing else."""
 
 import json
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from moorage_api.openai.request import MESSAGE_LIMIT
 
+_UNSEEN = ("Cc", "Cf", "Cn", "Co", "Zl", "Zp")
 _SHORT = 300
 _SHOWN_ARGUMENTS = min(4000, MESSAGE_LIMIT)
 
@@ -45,7 +47,7 @@ def still_waiting(interrupts: Sequence[Mapping[str, Any]], *, base_url: str, thr
 
 
 def _question(item: Mapping[str, Any], base_url: str) -> str:
-    arguments = _cut(json.dumps(item["tool_input"], ensure_ascii=False, indent=2), _SHOWN_ARGUMENTS)
+    arguments = _cut(_seen(json.dumps(item["tool_input"], ensure_ascii=False, indent=2)), _SHOWN_ARGUMENTS)
     fence = "```"
     while fence in arguments:  # what the model wrote must not end the block that shows it
         fence += "`"
@@ -64,7 +66,12 @@ def _warnings(item: Mapping[str, Any]) -> str:
 
 
 def _compact(arguments: Mapping[str, Any]) -> str:
-    return json.dumps(arguments, ensure_ascii=False)
+    return _seen(json.dumps(arguments, ensure_ascii=False))
+
+
+def _seen(text: str) -> str:
+    r"""JSON with what nobody sees, or what changes the order of what one sees, as `\uXXXX`: it means the same."""
+    return "".join(json.dumps(c)[1:-1] if c != "\n" and unicodedata.category(c) in _UNSEEN else c for c in text)
 
 
 def _cut(text: str, most: int) -> str:
