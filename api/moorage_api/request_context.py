@@ -17,6 +17,7 @@ _SECURITY_HEADERS = {
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",  # the same address shows each user their own, and a key is in no standard header
 }
 _DOCS_PATHS = ("/docs", "/redoc")
 _API_POLICY = "default-src 'none'; frame-ancestors 'none'"

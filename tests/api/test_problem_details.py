@@ -182,6 +182,7 @@ async def test_an_unknown_error_is_a_500_without_a_word_of_the_inside() -> None:
         reply = await client.get("/fail")
     body = check_problem(reply, 500, "internal_error")
     assert "RuntimeError" not in str(body)
+    assert reply.headers["cache-control"] == "no-store"
     assert reply.headers["x-content-type-options"] == "nosniff"
 
 
