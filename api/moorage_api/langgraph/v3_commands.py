@@ -147,7 +147,11 @@ class Commands:
         given = params["input"]
         if isinstance(given, dict) and "messages" in given:
             return False
-        return bool(await self._runtime.approvals.pending(thread.owner_id, thread.thread_id))
+        if await self._runtime.approvals.pending(thread.owner_id, thread.thread_id):
+            return True
+        if isinstance(given, dict) and "decisions" in given:  # somebody else was first
+            raise Refused("no_such_interrupt", "Nothing waits for approval in this thread")
+        return False
 
     async def _respond(self, params: Params) -> Done:
         self._principal.require(Scope.APPROVE)

@@ -25,6 +25,7 @@ from moorage_api.langgraph.values import StateFold, Values
 HEARTBEAT_SECONDS = 5.0
 _HISTORY_EVENTS = 10_000
 _AROUND = 16
+_AT_A_TIME = 25
 _LATER_SECONDS = 1.0
 
 log = get_logger(__name__)
@@ -106,7 +107,9 @@ class _Tape:
         async with aclosing(self._batches(await self._begin())) as batches:
             async for batch in batches:
                 told: list[Frame] = []
-                for event in batch:
+                for place, event in enumerate(batch):
+                    if place % _AT_A_TIME == 0:
+                        await asyncio.sleep(0)  # thousands of events may be old: others have their turn between them
                     frames = await self._of(event)
                     told += history.add(event, frames, head=self._head) if event.seq <= self._head else frames
                 if told:

@@ -290,6 +290,15 @@ async def test_an_input_that_is_no_message_answers_what_waits(alice: User) -> No
 # Commands -------------------------------------------------------------------------------------------------------------
 
 
+async def test_decisions_that_come_too_late_start_no_run(alice: User) -> None:
+    thread_id = new_id()
+    await start(alice, thread_id)
+    await follow(alice, thread_id, done)
+    late = {"decisions": [{"type": "approve"}]}
+    answer = await command(alice, thread_id, "run.start", assistant_id="agent", input=late)
+    assert answer["error"] == "no_such_interrupt"
+
+
 @pytest.mark.parametrize(
     "body", [[], {}, {"method": "run.start"}, {"id": "a", "method": "run.start"}, {"id": 1, "method": 1}]
 )
