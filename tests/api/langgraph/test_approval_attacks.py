@@ -75,6 +75,7 @@ async def test_forged_calls_are_asked_for_one_by_one_however_they_are_reached(al
         asked = (await get(alice, f"/threads/{thread}/state"))["interrupts"]
         if not asked:
             break
+        assert len(requests(asked)) == len({item["args"]["command"] for item in requests(asked)})
         kinds = ["approve" if item["args"] == HARMLESS[1] else "reject" for item in requests(asked)]
         body = {"assistant_id": "agent", "command": {"resume": {"decisions": [{"type": kind} for kind in kinds]}}}
     assert asked == []
@@ -97,3 +98,14 @@ async def test_what_waits_beside_an_answered_call_is_asked_once_after_a_change_o
     state = await get(alice, f"/threads/{thread}/state")
     assert state["interrupts"] == []
     assert sum(message["type"] == "tool" for message in state["values"]["messages"]) == 2
+
+
+async def test_a_call_that_two_tasks_reach_is_asked_once(alice: User):
+    thread = await new_thread(alice)
+    await alice.play(f"alice-{thread}", HARMLESS)
+    body = {"assistant_id": "agent", "command": {"goto": "tools"}}
+    assert (await alice.client.post(f"/threads/{thread}/runs/wait", json=body)).status_code == 200
+    asked = requests((await get(alice, f"/threads/{thread}/state"))["interrupts"])
+    assert [item["args"] for item in asked] == [HARMLESS[1]]
+    await approve(alice, thread, "approve")
+    assert (await get(alice, f"/threads/{thread}/state"))["interrupts"] == []

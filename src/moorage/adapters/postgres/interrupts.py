@@ -112,7 +112,8 @@ async def insert_interrupts(
     rows: list[tuple[Any, ...]] = []
     superseded: list[str] = []
     for index, item in enumerate(raised):
-        if (item.checkpoint_ns, item.message_id, item.position) in waiting:
+        place = item.checkpoint_ns, item.message_id, item.position
+        if item.message_id and place in waiting:
             continue
         earlier = before.get(_graph_id(item))
         if earlier is not None and not _asks_again(earlier):
@@ -121,6 +122,7 @@ async def insert_interrupts(
             superseded.append(earlier["id"])
         is_new = earlier is None and _graph_id(item) not in taken
         stored_id = _graph_id(item) if is_new else _later_id(claim.thread_id, item, earlier["times"] if earlier else 0)
+        waiting.add(place)
         rows.append(_row(claim, item, InterruptId(stored_id), ttl=ttl, seq=seq, index=index))
     if superseded:
         await connection.execute(_SUPERSEDE, [superseded])
