@@ -14,7 +14,7 @@ from moorage_api.json_types import Integer
 
 router = APIRouter(prefix="/api/approvals", tags=["approvals"])
 
-type InterruptId = Annotated[str, Path(max_length=100)]
+type InterruptId = Annotated[str, Path(max_length=1000)]
 type IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=200)]
 """Repeating a request with its key gives the same answer and has no second effect; with another body it is a 422."""
 
