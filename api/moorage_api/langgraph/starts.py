@@ -74,6 +74,7 @@ async def start_batch(runtime: Runtime, principal: Principal, bodies: Sequence[R
 async def _stateless_request(runtime: Runtime, principal: Principal, body: RunBody) -> RunRequest:
     """What a stateless run is asked. All that can be refused is, before there is a thread."""
     if body.resumes:
+        principal.require(Scope.APPROVE)
         raise RefusedField("command.resume", "a run without a thread has nothing to resume")
     assistant = await assistant_for(runtime, principal, body)
     request = run_request(
