@@ -125,12 +125,13 @@ async def test_the_bytes_are_those_that_clients_parse(alice: User) -> None:
     async with opened(alice, thread_id, channels=["lifecycle"]) as reply:
         assert reply.headers["content-type"] == "text/event-stream; charset=utf-8"
         assert reply.headers["cache-control"] == "no-store"
-        text = b""
+        text, frames = b"", list[bytes]()
         async for chunk in reply.aiter_raw():
             text += chunk
-            if b"\r\n\r\n" in text:
+            frames = [part for part in text.split(b"\r\n\r\n")[:-1] if not part.startswith(b":")]  # heartbeats
+            if frames:
                 break
-    event, data, number = text.split(b"\r\n\r\n")[0].split(b"\r\n")
+    event, data, number = frames[0].split(b"\r\n")
     frame = orjson.loads(data.removeprefix(b"data: "))
     assert (event, number) == (b"event: lifecycle", b"id: %d" % frame["seq"])
 
