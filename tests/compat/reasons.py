@@ -41,8 +41,7 @@ _REASONS: dict[str, dict[str, str]] = {
         "the same answer again, when nothing is pending ... with `strict_resume`": "as above",
     },
     "Streams": {
-        "`tools`: events": "beside other modes; a tool's events are in `messages-tuple`, `updates` and v3",
-        "`lifecycle`: events": "accepted: that the run starts, fails or ends",
+        "`tools`: events": "the JavaScript client knows the mode: what becomes of each call",
         "messages-tuple: kinds of message ... LangGraph's metadata beside it": "no hosting service's names and plans",
     },
     "Reconnecting": {
@@ -95,7 +94,6 @@ _REASONS: dict[str, dict[str, str]] = {
         "option `context`": "as above",
         "option `feedback_keys`": _IGNORED + "; there, the run fails",
         "option `interrupt_after: *`": "the run says that it paused",
-        "option `webhook to a loopback address`": "its form is checked now, where it leads at each call",
         "option `checkpoint of another thread`": _IGNORED,
         "option `an unknown checkpoint_id`": "nothing to branch from; there, the run starts from nothing",
         "option `command.update`": "there, the run fails on a thread without a state",
