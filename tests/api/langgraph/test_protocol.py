@@ -122,7 +122,7 @@ async def test_a_run_makes_its_thread_and_tells_all_of_itself(alice: User) -> No
 async def test_the_bytes_are_those_that_clients_parse(alice: User) -> None:
     thread_id = new_id()
     await start(alice, thread_id)
-    async with opened(alice, thread_id, channels=["lifecycle"]) as reply:
+    async with opened(alice, thread_id, channels=["lifecycle", "messages"]) as reply:
         assert reply.headers["content-type"] == "text/event-stream; charset=utf-8"
         assert reply.headers["cache-control"] == "no-store"
         text, frames = b"", list[bytes]()
