@@ -41,6 +41,7 @@ class Receiver:
     heads: list[str] = field(default_factory=list[str])
     bodies: list[bytes] = field(default_factory=list[bytes])
     behave: Behave | None = None
+    heard: asyncio.Event = field(default_factory=asyncio.Event)
 
     def header(self, name: str, request: int = 0) -> str:
         [value] = [line.split(": ", 1)[1] for line in self.heads[request].split("\r\n") if line.startswith(f"{name}: ")]
@@ -51,6 +52,7 @@ class Receiver:
         self.heads.append(head)
         length = int(self.header("Content-Length", -1))
         self.bodies.append(await reader.readexactly(length))
+        self.heard.set()
         if self.behave is not None:
             await self.behave(writer)
         else:

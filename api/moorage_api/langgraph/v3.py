@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from moorage.assistants import READ_ONLY_TOOLS
 from moorage.errors import NotFound
 from moorage.events import EventType, StoredEvent
 from moorage.ids import RunId
@@ -27,7 +28,6 @@ from moorage_api.langgraph.v3_payloads import (
 )
 from moorage_api.langgraph.values import StateFold, Values
 
-_NEVER_ASKED = frozenset({"ls", "read_file", "glob", "grep", "write_todos", "task"})
 _ROOT: Namespace = ()
 _TERMINAL = {
     "success": "completed",
@@ -190,7 +190,7 @@ class Projection:
         call_id, name = data["call_id"], data.get("name", "")
         call = run.calls[call_id] = _Call(call_id, name, run.given.get(call_id, {}), ns[:-1], ns)
         call.subagent = data.get("subagent")
-        if name in _NEVER_ASKED or call_id in run.decided:
+        if name in READ_ONLY_TOOLS or call_id in run.decided:
             yield from self._started(call)
 
     # Our own events -------------------------------------------------------------------------------------------------

@@ -32,8 +32,7 @@ async def receiver() -> AsyncGenerator[Receiver]:
 
 async def told(receiver: Receiver) -> dict[str, Any]:
     async with asyncio.timeout(30):
-        while not receiver.bodies:  # noqa: ASYNC110 -- another program's server
-            await asyncio.sleep(0.05)
+        await receiver.heard.wait()
     return json.loads(receiver.bodies[0])
 
 
