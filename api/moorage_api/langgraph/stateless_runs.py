@@ -12,7 +12,7 @@ from moorage.ids import full_thread_id
 from moorage_api.deps import PrincipalDep, RecheckDep, RuntimeDep
 from moorage_api.langgraph.deps import LastEventIdHeader, ModesQuery, RunPath
 from moorage_api.langgraph.modes import read_modes
-from moorage_api.langgraph.requests import RunBody
+from moorage_api.langgraph.requests import RefusedField, RunBody
 from moorage_api.langgraph.run_answers import (
     CREATED,
     STREAMED,
@@ -90,7 +90,7 @@ async def cancel_runs(
     if body.thread_id is not None:
         thread = await runtime.threads.get(principal, full_thread_id(principal.user_id, body.thread_id))
     if body.status is None and body.run_ids is None:
-        raise NoRunsToCancel
+        raise RefusedField("run_ids", "name the runs to cancel here, or send a status: pending, running or all")
     status = None if body.status in (None, "all") else STORED_STATUS[body.status][0]
     run_ids = None if body.run_ids is None else [str(item) for item in body.run_ids]
     found = await runtime.runs.active(principal.user_id, thread=thread, run_ids=run_ids, status=status)

@@ -37,3 +37,9 @@ async def test_a_run_that_is_refused_leaves_no_thread_that_counts(alice: User, a
         assert (reply.status_code, reply.json()["code"]) != (429, "quota_exceeded")
         assert reply.status_code == 422
     assert (await alice.client.post("/runs", json=HELLO)).status_code == 200
+
+
+async def test_who_cancels_without_saying_what_is_told_what_to_send(alice: User) -> None:
+    reply = await alice.client.post("/runs/cancel", json={})
+    assert reply.status_code == 422
+    assert "or send a status" in reply.json()["detail"]
