@@ -24,6 +24,11 @@ def new_thread_id(owner: UserId) -> ThreadId:
     return ThreadId(f"{owner}-{uuid.uuid4()}")
 
 
+def user_place(owner: UserId) -> ThreadId:
+    """The place of a user's own sandbox, for what belongs to no conversation: their shared folder. No thread has it."""
+    return ThreadId(f"{owner}-{uuid.UUID(int=0)}")
+
+
 def full_thread_id(caller: UserId, text: str) -> str:
     """What a client of the wire means by a thread id: a bare lower-case uuid is its caller's; all else is as it is."""
     return f"{caller}-{text}" if _UUID.fullmatch(text) else text

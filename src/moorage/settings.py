@@ -88,13 +88,31 @@ class Settings(BaseModel):
     sandbox_host_shared_dir: str | None = None
     sandbox_runtime: str | None = None
     sandbox_allow_weak: bool = False
+    sandbox_strict: bool = False
+    sandbox_broker: Path | None = None
+    sandbox_broker_uids: tuple[int, ...] = ()
+    sandbox_profiles: Path | None = None
+    sandbox_storage: Literal["auto", "loop", "quota", "watch"] = "auto"
+    sandbox_uid_range: str = "200000-265535"
+    sandbox_warm: Annotated[int, Field(ge=0, le=100)] = 0
+    sandbox_max_running: Annotated[int, Field(ge=0)] = 0
+    sandbox_max_running_per_user: Annotated[int, Field(ge=0)] = 0
+    sandbox_wait_seconds: Annotated[float, Field(ge=0, le=600)] = 60
+    sandbox_network: Literal["none", "allowlist"] = "none"
+    sandbox_allow: tuple[str, ...] = ()
+    sandbox_packages_dir: Path | None = None
+    sandbox_disk_mb: Annotated[int, Field(ge=16)] = 1024
+    sandbox_files: Annotated[int, Field(ge=100)] = 100_000
+    sandbox_shared_disk_mb: Annotated[int, Field(ge=16)] = 1024
     sandbox_cpus: Annotated[float, Field(gt=0)] = 1.0
     sandbox_memory_mb: Annotated[int, Field(ge=64)] = 1024
     sandbox_pids: Annotated[int, Field(ge=16)] = 256
     sandbox_command_seconds: Annotated[int, Field(ge=1, le=600)] = 60
     sandbox_idle_minutes: Annotated[float, Field(gt=0)] = 15
 
-    @field_validator("cors_origins", "llm_allowed_models", "webhook_allow", mode="before")
+    @field_validator(
+        "cors_origins", "llm_allowed_models", "webhook_allow", "sandbox_allow", "sandbox_broker_uids", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal, Protocol
 
 from moorage.errors import InvalidInput, Unavailable
-from moorage.ids import ThreadId, UserId
+from moorage.ids import ThreadId
+from moorage.sandboxes.files import FileAccess
 
 KEEP_BYTES = 64 * 1024
 OUTPUT_LIMIT_BYTES = 16 * 1024 * 1024
@@ -17,6 +19,9 @@ FILE_SECONDS = 60.0
 
 start_by: ContextVar[float | None] = ContextVar("start_by", default=None)
 """Until when, on the monotonic clock, what is asked of a sandbox may be started: a frozen process wakes up too late."""
+
+fencing_token: ContextVar[int | None] = ContextVar("fencing_token", default=None)
+"""Which claim of a run asks; it grows with every claim of the thread. None outside of runs, such as for a download."""
 
 type StreamName = Literal["stdout", "stderr"]
 type OnOutput = Callable[[StreamName, str], None]
@@ -46,10 +51,23 @@ class StartedTooLate(SandboxUnavailable):
     code = "started_too_late"
 
 
+class SandboxesFull(SandboxUnavailable):
+    """As many sandboxes run as the operator allows, of this user or in all."""
+
+    code = "sandboxes_full"
+
+
+class StaleClaim(SandboxUnavailable):
+    """A newer claim of the thread's run has asked before: nothing was done for this older one."""
+
+    code = "stale_claim"
+
+
 class PathError(InvalidInput):
     """A file operation that cannot work.
 
-    `code` says why: file_not_found, is_directory, permission_denied, invalid_path, file_too_large or no_space.
+    `code` says why: file_not_found, is_directory, not_a_directory, not_empty, file_exists, permission_denied,
+    invalid_path, file_too_large or no_space.
     """
 
     code = "invalid_path"
@@ -64,28 +82,6 @@ class Folder:
 
 
 @dataclass(frozen=True, slots=True)
-class SandboxLimits:
-    """Bounds of one sandbox: its processors, memory, number of processes and largest file."""
-
-    cpus: float = 1.0
-    memory_mb: int = 1024
-    pids: int = 256
-    file_mb: int = 1024
-    tmp_mb: int = 256
-
-
-@dataclass(frozen=True, slots=True)
-class SandboxSpec:
-    """Everything that may differ between two sandboxes of one provider."""
-
-    thread_id: ThreadId
-    owner_id: UserId
-    workspace: Folder
-    shared: Folder
-    limits: SandboxLimits = SandboxLimits()
-
-
-@dataclass(frozen=True, slots=True)
 class AgentIdentity:
     """The unprivileged numbers that commands run under, and that own the workspaces."""
 
@@ -95,11 +91,33 @@ class AgentIdentity:
 
 @dataclass(frozen=True, slots=True)
 class SandboxInfo:
-    """One existing sandbox: its reference for the provider, whose it is, and whether it uses memory now."""
+    """One thread's place: whether it uses memory now, under which profile, and since when."""
 
-    ref: str
     thread_id: ThreadId
     running: bool
+    profile: str = "default"
+    started_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxStats:
+    """What one sandbox uses. Sizes in bytes; None: nobody knows. `log`: what happened to it, oldest first."""
+
+    memory_bytes: int | None
+    processes: int | None
+    cpu_seconds: float | None
+    oom_kills: int | None
+    disk_bytes: int | None
+    disk_limit_bytes: int | None
+    log: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Shortcoming:
+    """Something that this machine's engine, kernel or file system lacks, and what follows from that."""
+
+    name: str
+    detail: str
 
 
 class Outcome(StrEnum):
@@ -164,9 +182,34 @@ class Sandbox(Protocol):
         """The file's bytes; raises PathError, with code `file_too_large` over `limit` bytes, or SandboxUnavailable."""
         ...
 
+    @property
+    def files(self) -> FileAccess:
+        """The files for people: paths relative to a root, links never followed, streamed both ways."""
+        ...
+
+
+class Channel(Protocol):
+    """A running helper's stdin and stdout."""
+
+    async def send(self, data: bytes) -> None:
+        """Returns when there is room for more; a helper that is gone is no error."""
+        ...
+
+    async def receive(self) -> bytes:
+        """The next bytes, b"" at the end. May be cancelled and called again."""
+        ...
+
+    async def close(self) -> str:
+        """Let go of it, which ends the helper; answers what it complained about, at most 2000 characters."""
+        ...
+
 
 class SandboxProvider(Protocol):
-    """Makes and removes sandboxes of one kind."""
+    """Sandboxes of one kind, by thread id. Each thread has one place: its folders, and a sandbox while it is used.
+
+    A `fencing_token` that is older than one that was given before for the thread raises StaleClaim; None is no claim.
+    Every call may raise SandboxUnavailable (code `no_engine` when it is worth trying again).
+    """
 
     @property
     def name(self) -> Literal["docker", "bubblewrap"]: ...
@@ -176,28 +219,49 @@ class SandboxProvider(Protocol):
         """What the operator must know when the isolation is weaker than a container's."""
         ...
 
-    async def check(self) -> None:
-        """Run `true` in a throw-away sandbox; raises SandboxUnavailable, saying what to do, when that fails."""
+    async def check(self) -> list[Shortcoming]:
+        """Run `true` in a throw-away sandbox; answers what this machine lacks.
+
+        Raises SandboxUnavailable, saying what to do, when sandboxes do not work here.
+        """
         ...
 
-    async def create(self, spec: SandboxSpec) -> str:
-        """Make sure that the thread's sandbox exists and runs; answers its reference. Safe to repeat."""
+    async def prepare_folder(self, thread_id: ThreadId, *, profile: str = "default") -> None:
+        """Make the thread's workspace, and its owner's shared folder, unless they are there. Bounded as the profile says."""
         ...
 
-    async def connect(self, ref: str) -> Sandbox:
-        """A handle on a created sandbox. Using it raises SandboxGone when the sandbox is not there or paused."""
+    async def ensure(self, thread_id: ThreadId, *, profile: str | None, fencing_token: int | None = None) -> None:
+        """Make sure that the thread's sandbox runs, made as `profile` says. Prepares the folders too. Safe to repeat.
+
+        None: as it runs now, else as the profile `default`. Raises SandboxesFull.
+        """
         ...
 
-    async def pause(self, ref: str) -> None:
-        """Free its memory and kill what runs; `create` wakes it up. Nothing happens when it is not there."""
+    async def open_helper(self, thread_id: ThreadId, *, fencing_token: int | None = None) -> Channel:
+        """Start a helper in the running sandbox, under the agent's uid. Raises SandboxGone when it does not run."""
         ...
 
-    async def delete(self, ref: str) -> None:
-        """Remove it and all it runs; the workspace stays. Nothing happens when it is not there."""
+    async def kill_all(self, thread_id: ThreadId, *, fencing_token: int | None = None) -> None:
+        """Kill every process of the agent, helpers too, whoever started them. The sandbox stays usable.
+
+        Nothing happens when it does not run.
+        """
         ...
 
-    async def list(self) -> list[SandboxInfo]:
-        """The sandboxes of this installation, and of no other."""
+    async def pause(self, thread_id: ThreadId) -> None:
+        """Free its memory and kill what runs; `ensure` brings it back. Nothing happens when it is not there."""
+        ...
+
+    async def remove(self, thread_id: ThreadId, *, files: bool) -> None:
+        """Remove the sandbox and all it runs; with `files` the workspace too, whatever it holds. Safe to repeat."""
+        ...
+
+    async def list(self, *, folders: bool = False) -> list[SandboxInfo]:
+        """The sandboxes of this installation, and of no other; with `folders` also the threads that only have files."""
+        ...
+
+    async def stats(self, thread_id: ThreadId) -> SandboxStats:
+        """What the thread's sandbox uses now; all None when it does not run."""
         ...
 
     async def close(self) -> None:
