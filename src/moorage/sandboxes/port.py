@@ -1,8 +1,8 @@
 """What the product needs of a sandbox, whichever kind it is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -113,6 +113,19 @@ class SandboxStats:
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """What the helper has to see to, because nothing stronger does in this kind of sandbox.
+
+    `rlimits` per process of a command: {"NPROC": 256, ...}. `disk_bytes` and `max_files` of the workspace; None: the file
+    system bounds it.
+    """
+
+    rlimits: Mapping[str, int] = field(default_factory=dict[str, int])
+    disk_bytes: int | None = None
+    max_files: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Shortcoming:
     """Something that this machine's engine, kernel or file system lacks, and what follows from that."""
 
@@ -127,6 +140,7 @@ class Outcome(StrEnum):
     TIMED_OUT = "timed_out"
     OUTPUT_LIMIT = "output_limit"
     OUT_OF_MEMORY = "out_of_memory"
+    DISK_FULL = "disk_full"  # killed because the workspace outgrew what nothing stronger bounds
     LOST = "lost"  # the sandbox died under it
 
 
@@ -230,7 +244,7 @@ class SandboxProvider(Protocol):
         """Make the thread's workspace, and its owner's shared folder, unless they are there. Bounded as the profile says."""
         ...
 
-    async def ensure(self, thread_id: ThreadId, *, profile: str | None, fencing_token: int | None = None) -> None:
+    async def ensure(self, thread_id: ThreadId, *, profile: str | None, fencing_token: int | None = None) -> Bounds:
         """Make sure that the thread's sandbox runs, made as `profile` says. Prepares the folders too. Safe to repeat.
 
         None: as it runs now, else as the profile `default`. Raises SandboxesFull.
