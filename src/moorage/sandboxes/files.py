@@ -19,7 +19,7 @@ class Root(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """One entry of a folder. `path` is relative to the root, "" for the root itself; odd names are escaped (paths.py)."""
+    """One entry of a folder. `path` is relative to the root, "" for the root itself; odd names are escaped."""
 
     path: str
     name: str
@@ -94,5 +94,5 @@ class FileAccess(Protocol):
         ...
 
     async def keep_documents(self, suffixes: tuple[str, ...], stamp: str) -> list[FileEntry]:
-        """Copy the workspace's files with one of these suffixes to `outputs/` of the shared folder, named by `stamp`."""
+        """Copy the workspace's files that end so to `outputs/` of the shared folder, under names with `stamp`."""
         ...

@@ -116,8 +116,8 @@ class SandboxStats:
 class Bounds:
     """What the helper has to see to, because nothing stronger does in this kind of sandbox.
 
-    `rlimits` per process of a command: {"NPROC": 256, ...}. `disk_bytes` and `max_files` of the workspace; None: the file
-    system bounds it.
+    `rlimits` per process of a command: {"NPROC": 256, ...}. `disk_bytes` and `max_files` of the workspace; None: the
+    file system bounds it.
     """
 
     rlimits: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -241,7 +241,7 @@ class SandboxProvider(Protocol):
         ...
 
     async def prepare_folder(self, thread_id: ThreadId, *, profile: str = "default") -> None:
-        """Make the thread's workspace, and its owner's shared folder, unless they are there. Bounded as the profile says."""
+        """Make the thread's workspace and its owner's shared folder, bounded as `profile` says, unless they are there."""
         ...
 
     async def ensure(self, thread_id: ThreadId, *, profile: str | None, fencing_token: int | None = None) -> Bounds:
