@@ -251,6 +251,17 @@ async def test_a_heartbeat_says_which_claims_are_lost(ports: Ports) -> None:
     assert await ports.queue.heartbeat([old], lease=LEASE) == {old.run_id: StopReason.DELETED}
 
 
+async def test_each_claim_has_a_greater_fencing_token_than_those_before_it(ports: Ports) -> None:
+    lost = await ports.running(lease=GONE)
+    await ports.queue.recover_lost(max_attempts=3)
+    [again] = await ports.claim()
+    await ports.queue.finish(again, DONE)
+    await ports.submit(lost.thread_id, "next")
+    [later] = await ports.claim()
+    tokens = [claim.fencing_token or 0 for claim in (lost, again, later)]
+    assert 0 < tokens[0] < tokens[1] < tokens[2]
+
+
 async def test_a_run_whose_lease_ran_out_is_the_next_workers_and_its_first_one_writes_nothing(ports: Ports) -> None:
     lost = await ports.running(lease=GONE)
     await ports.submit(lost.thread_id, "next")

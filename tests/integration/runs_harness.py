@@ -29,6 +29,7 @@ from moorage.runs.executor import Executor, RunLimits
 from moorage.runs.run import Started
 from moorage.runs.service import Runs
 from moorage.runs.worker import Worker
+from moorage.sandboxes.port import fencing_token
 from moorage.threads import NewThread, Thread, Threads
 
 ALICE = UserId("alice")
@@ -66,6 +67,7 @@ class Harbor:
         self.queue = PostgresRunQueue(database, self.log, session_life=life, queue_limit=3, ttl=approval_ttl)
         runner = AgentRunner(self.agent.agents, partial(ThreadSaver, database))
         self.cleaned: list[ThreadId] = []
+        self.cleaned_under: list[int | None] = []
         self.contexts: list[Any] = []
         self.let_go = asyncio.Event()
         executor = Executor(
@@ -96,6 +98,7 @@ class Harbor:
 
     async def _clean(self, thread_id: ThreadId) -> None:
         self.cleaned.append(thread_id)
+        self.cleaned_under.append(fencing_token.get())
 
     async def new_thread(self) -> Thread:
         thread_id = new_thread_id(ALICE)

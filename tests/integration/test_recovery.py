@@ -125,6 +125,8 @@ async def test_a_lost_model_call_is_made_again_and_its_message_is_there_once(ope
         assert [event.data.get("attempt") for event in told if event.type == "agent_start"] == [None, 2]
         assert [message.text for message in harbor.agent.model.seen[-1] if message.type == "human"] == ["go"]
         assert harbor.cleaned == [thread.thread_id]
+        [token] = harbor.cleaned_under
+        assert token is not None, "what a lost worker left is killed in the name of the claim that took over"
         await assert_told_once(harbor, thread)
 
 

@@ -1,6 +1,7 @@
 """The run queue and the event log in one process, for unit tests: nothing is stored, and there is no second server."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -142,6 +143,7 @@ class MemoryRunQueue:
         self._queue_limit = queue_limit
         self._clock = clock
         self._work = asyncio.Event()
+        self._claims = itertools.count(1)
 
     async def submit(
         self,
@@ -207,7 +209,8 @@ class MemoryRunQueue:
             queued = thread.with_status(RunStatus.QUEUED)
             if len(claimed) < limit and queued and not thread.pending and not thread.with_status(RunStatus.RUNNING):
                 run = next((run for run in queued if run.taken_back), queued[0])
-                run.claim = replace(run.claim, generation=run.claim.generation + 1)
+                generation, token = run.claim.generation + 1, next(self._claims)
+                run.claim = replace(run.claim, generation=generation, fencing_token=token)
                 run.attempt += 1
                 run.status, run.lease_ends = RunStatus.RUNNING, self._clock() + lease.total_seconds()
                 fresh = run.claim.generation == 1 and not thread.graph_open

@@ -17,6 +17,7 @@ from moorage.ids import ThreadId, UserId
 from moorage.runs.outbox import Outbox
 from moorage.runs.ports import EventLog, RunQueue
 from moorage.runs.run import ClaimedRun, Outcome, RunKind, RunStatus
+from moorage.sandboxes.port import fencing_token
 from moorage.telemetry import get_logger
 
 _MIN_WINDOW = 0.02
@@ -155,7 +156,9 @@ class Executor:
             return replace(_failed(error, execution.run), usage=execution.usage)
 
     async def _drive(self, execution: Execution) -> Outcome | None:
+        """In a task of its own, so that the token is this run's and its tools' only."""
         run, limits = execution.run, self._limits
+        fencing_token.set(run.claim.fencing_token)
         if run.taken_over:
             await self._kill_leftovers(run.claim.thread_id)
         journal = await self._open_journal(run)

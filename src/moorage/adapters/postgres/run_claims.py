@@ -52,7 +52,7 @@ UPDATE runs SET status = 'running', generation = generation + 1, attempt = attem
 FROM threads t
 WHERE run_id IN (SELECT run_id FROM picked) AND runs.status = 'queued' AND t.thread_id = runs.thread_id
 RETURNING run_id, runs.thread_id, runs.owner_id, generation, kind, runs.assistant_id, input, queue_no, attempt,
-    t.graph_open, base_checkpoint_id, stop_reason
+    t.graph_open, base_checkpoint_id, stop_reason, nextval('run_claims') AS fencing_token
 """
 
 _TAKE: LiteralString = f"WITH picked AS MATERIALIZED ({_PICK}) {_TAKE_PICKED}"

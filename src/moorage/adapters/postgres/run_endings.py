@@ -169,4 +169,11 @@ def last_events(claim: Claim, outcome: Outcome, *, rolled_back: bool = False) ->
 
 
 def claim_of(row: Row) -> Claim:
-    return Claim(RunId(str(row["run_id"])), ThreadId(row["thread_id"]), UserId(row["owner_id"]), row["generation"])
+    """`fencing_token` is there when a worker takes the run, and not when the server ends one."""
+    return Claim(
+        RunId(str(row["run_id"])),
+        ThreadId(row["thread_id"]),
+        UserId(row["owner_id"]),
+        row["generation"],
+        row.get("fencing_token"),
+    )
