@@ -51,8 +51,11 @@ class StartedTooLate(SandboxUnavailable):
     code = "started_too_late"
 
 
+USER_FULL = "user_sandboxes_full"
+
+
 class SandboxesFull(SandboxUnavailable):
-    """As many sandboxes run as the operator allows, of this user or in all."""
+    """As many sandboxes run as the operator allows in all, or, with code `user_sandboxes_full`, of this user."""
 
     code = "sandboxes_full"
 
