@@ -1,8 +1,8 @@
 """Paths of files as people and programs give them, and names of files as they are shown: text here, bytes inside.
 
 A name in a workspace is any bytes but NUL and `/`. What could mislead whoever reads it, or is no text, is shown as
-`\\xNN` per byte (lower-case hex, the backslash itself too), and a path may hold exactly that: so each file has one name,
-and can be read, moved and deleted by it.
+`\\xNN` per byte (lower-case hex, the backslash itself too), and a path may hold exactly that: so each file has one
+name, and can be read, moved and deleted by it.
 """
 
 import re
