@@ -147,7 +147,8 @@ def test_the_list_of_targets_names_every_one_of_them() -> None:
 
 
 def recipe_on(base: str) -> str:
-    text = (ROOT / "sandbox/Dockerfile").read_text() + base + "\n"
+    inputs = ROOT / "src/moorage/sandboxes/image"
+    text = "".join((inputs / name).read_text() for name in ("Dockerfile", "requirements.txt", "uv.sh")) + base + "\n"
     done = subprocess.run(["cksum"], input=text, capture_output=True, text=True, check=True)
     return done.stdout.strip().replace(" ", "-")
 
