@@ -1,0 +1,33 @@
+"""Which threads have work, in whichever process: their sandboxes are nobody's to stop."""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Protocol
+
+from moorage.ids import ThreadId
+
+type SomeThreads = Callable[[Collection[ThreadId]], Awaitable[set[ThreadId]]]
+"""Those of the given threads of which something is true."""
+
+
+class Work(Protocol):
+    """Asks over all processes; raises Unavailable."""
+
+    async def busy(self, thread_ids: Collection[ThreadId]) -> set[ThreadId]:
+        """Those that have a queued or running run."""
+        ...
+
+    def hold_idle(self, thread_ids: Collection[ThreadId]) -> AbstractAsyncContextManager[set[ThreadId]]:
+        """Those that have none, and get none before the end of the block: new runs wait, so make it short."""
+        ...
+
+
+class NoWork:
+    """No thread ever has a run."""
+
+    async def busy(self, thread_ids: Collection[ThreadId]) -> set[ThreadId]:
+        return set(thread_ids) - set(thread_ids)
+
+    @asynccontextmanager
+    async def hold_idle(self, thread_ids: Collection[ThreadId]) -> AsyncGenerator[set[ThreadId]]:
+        yield set(thread_ids)
