@@ -158,6 +158,21 @@ async def test_the_server_may_log_in_as_another_role_than_the_owner(new_database
         await asyncio.to_thread(migrate, url)
 
 
+def test_the_role_that_the_server_logs_in_as_is_made_when_there_is_none(
+    new_database: NewDatabase, postgres_url: str
+) -> None:
+    admin_url, user = new_database(), f"moorage_test_{uuid.uuid4().hex[:12]}"
+    try:
+        migrate(admin_url, login_user=user, login_password="pass 'word'")
+        url = make_conninfo(admin_url, user=user, password="pass 'word'")
+        assert is_up_to_date(url)
+        migrate(admin_url, login_user=user, login_password="another")  # it keeps the first
+        assert is_up_to_date(url)
+    finally:
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(user)))
+
+
 def test_it_prints_nothing_and_leaves_logging_alone(
     new_database: NewDatabase, capfd: pytest.CaptureFixture[str]
 ) -> None:

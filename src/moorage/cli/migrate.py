@@ -2,14 +2,17 @@
 
 import typer
 
-from moorage.adapters.postgres.migrate import login_user_of
+from moorage.adapters.postgres.migrate import login_password_of, login_user_of
 from moorage.adapters.postgres.migrate import migrate as migrate_database
 from moorage.cli.terminal import EXIT_USAGE, explained, settings_or_exit
 from moorage.telemetry import set_up_logging
 
 
 def migrate() -> None:
-    """Migrate DATABASE_URL (as DATABASE_ADMIN_URL if set). The embedded Postgres is migrated by `serve` itself."""
+    """Migrate DATABASE_URL. The embedded Postgres is migrated by `serve` itself.
+
+    With DATABASE_ADMIN_URL, as that user; the one whom DATABASE_URL names is made when there is none.
+    """
     settings = settings_or_exit()
     set_up_logging(level=settings.log_level)
     if settings.database_url is None:
@@ -18,5 +21,9 @@ def migrate() -> None:
     url = settings.database_url.get_secret_value()
     admin = settings.database_admin_url
     with explained():
-        migrate_database(admin.get_secret_value() if admin else url, login_user=login_user_of(url))
+        if admin is None:
+            migrate_database(url)
+        else:
+            user, password = login_user_of(url), login_password_of(url)
+            migrate_database(admin.get_secret_value(), login_user=user, login_password=password)
     typer.echo("The database is up to date.")

@@ -36,14 +36,23 @@ class MigrationRefused(Conflict):
     code = "migration_refused"
 
 
-def migrate(admin_url: str, *, login_user: str | None = None, wait_seconds: float = _LOCK_WAIT_SECONDS) -> None:
+def migrate(
+    admin_url: str,
+    *,
+    login_user: str | None = None,
+    login_password: str | None = None,
+    wait_seconds: float = _LOCK_WAIT_SECONDS,
+) -> None:
     """Bring the database at `admin_url` up to date; blocks. Repeating it, also after a crash, is safe.
 
-    `login_user` is the role the server logs in as, when that is not the one that migrates. When another process
-    migrates, this one waits for it. Raises MigrationRefused or Unavailable.
+    `login_user` is the role the server logs in as, when that is not the one that migrates; with a `login_password` it
+    is made when there is none. When another process migrates, this one waits for it. Raises MigrationRefused or
+    Unavailable.
     """
     try:
         with _connect(admin_url) as connection, _only_one(connection, wait_seconds):
+            if login_user and login_password:
+                _ensure_login(connection, login_user, login_password)
             _ensure_roles(connection, login_user or connection.info.user)
             _set_up_checkpoint_tables(admin_url)
             _upgrade(admin_url)
@@ -57,6 +66,12 @@ def login_user_of(url: str) -> str | None:
     """The role that `url` logs in as, if it names one."""
     user = conninfo_to_dict(url).get("user")
     return str(user) if user else None
+
+
+def login_password_of(url: str) -> str | None:
+    """The password that `url` logs in with, if it holds one."""
+    password = conninfo_to_dict(url).get("password")
+    return str(password) if password else None
 
 
 def head_revision() -> str:
@@ -114,6 +129,21 @@ def _only_one(connection: Connection[TupleRow], wait_seconds: float) -> Generato
     finally:
         if not connection.broken:
             connection.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])
+
+
+def _ensure_login(connection: Connection[TupleRow], user: str, password: str) -> None:
+    """Make the role that the server logs in as; one that is there keeps its password."""
+    if _scalar(connection, "SELECT true FROM pg_roles WHERE rolname = %s", user):
+        return
+    # A verifier: the server's log may show statements, and never sees the password.
+    verifier = connection.pgconn.encrypt_password(password.encode(), user.encode(), b"scram-sha-256").decode()
+    create = sql.SQL("CREATE ROLE {} LOGIN NOSUPERUSER NOBYPASSRLS PASSWORD {}")
+    try:
+        connection.execute(create.format(sql.Identifier(user), sql.Literal(verifier)))
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise MigrationRefused(
+            f"{connection.info.user} may not create {user}, which DATABASE_URL names: make it as a superuser"
+        ) from error
 
 
 def _ensure_roles(connection: Connection[TupleRow], login_user: str) -> None:
