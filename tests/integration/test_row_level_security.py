@@ -27,7 +27,7 @@ SYSTEM_ONLY_TABLES = (
 SYSTEM_MODULES = {
     "api_keys.py": "nobody is known before a key or a ticket was looked up",
     "approvals.py": "overdue approvals of all users expire",
-    "busy_threads.py": "sandboxes of threads in which something runs stay",
+    "busy_threads.py": "sandboxes of threads in which something runs stay, those without a thread or user go",
     "crons.py": "whose time has come, of all users",
     "event_readers.py": "which of the followed threads moved on",
     "event_writer.py": "one group commit for all runs",

@@ -18,6 +18,7 @@ from moorage.assistants import (
     ModelNotAllowed,
     Policy,
     UnknownAssistant,
+    UnknownProfile,
     get_assistant,
     wire_assistant_id,
 )
@@ -91,7 +92,7 @@ def test_a_key_that_is_none_of_a_context_is_refused_by_name(key: str) -> None:
         ({"tools": ["rm"]}, "tools: Value error, unknown tool"),
         ({"approvals": {"rm": "ask"}}, "approvals: Value error, unknown tool"),
         ({"approvals": {"ls": "maybe"}}, "approvals.ls: "),
-        ({"sandbox_profile": "huge"}, "there are: default"),
+        ({"sandbox_profile": "../huge"}, "sandbox_profile: "),
         ({"model": "gpt-5"}, "model: "),
         ({"model": "openai:../../admin"}, "model: "),
         ({"model": "openai:x y"}, "model: "),
@@ -144,6 +145,13 @@ def test_tools_that_ask_may_be_let_through_only_where_the_operator_permits_it() 
         Policy().check(assistant(approvals={"execute": "allow"}))
     Policy().check(assistant(approvals={"ls": "allow"}))
     Policy(allow_auto=True).check(assistant(approvals={"execute": "allow"}))
+
+
+def test_only_the_operator_s_sandbox_profiles_may_be_named() -> None:
+    policy = Policy(profiles=frozenset({"default", "large"}))
+    policy.check(assistant(sandbox_profile="large"))
+    with pytest.raises(UnknownProfile, match="there are: default, large"):
+        policy.check(assistant(sandbox_profile="huge"))
 
 
 def test_a_change_keeps_what_it_does_not_name_and_adds_to_the_metadata() -> None:

@@ -26,6 +26,7 @@ from moorage.sandboxes.port import (
     Outcome,
     PathError,
     Sandbox,
+    SandboxesFull,
     StreamName,
 )
 from moorage.sandboxes.service import Sandboxes
@@ -93,6 +94,8 @@ class SandboxBackend(BaseSandbox):
             created = await sandbox.write_file(file_path, data)
         except PathError as error:
             return WriteResult(error=f"Failed to write file '{file_path}': {error.code}")
+        except SandboxesFull as error:
+            return WriteResult(error=f"Failed to write file '{file_path}': {_in_words(error)}")
         if created and (files := created_files.get()) is not None:
             files.add(file_path)
         return WriteResult(path=file_path)
@@ -161,18 +164,20 @@ class SandboxBackend(BaseSandbox):
 
 
 class ThreadSandbox(SandboxBackend):
-    """One instance for all threads: each call goes to the sandbox of the run that makes it."""
+    """One instance for all threads: each call goes to the sandbox of the run that makes it, under this profile."""
 
     def __init__(
         self,
         sandboxes: Sandboxes,
         *,
+        profile: str | None = None,
         default_time_limit: float = 60,
         max_time_limit: float = 600,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(default_time_limit=default_time_limit, max_time_limit=max_time_limit, loop=loop)
         self._sandboxes = sandboxes
+        self._profile = profile
 
     @property
     def id(self) -> str:
@@ -180,7 +185,7 @@ class ThreadSandbox(SandboxBackend):
 
     async def _sandbox(self) -> Sandbox:
         thread_id = get_config().get("configurable", {}).get("thread_id", "")
-        return await self._sandboxes.acquire(ThreadId(thread_id))
+        return await self._sandboxes.acquire(ThreadId(thread_id), profile=self._profile)
 
 
 class BoundSandbox(SandboxBackend):
@@ -227,6 +232,12 @@ async def _respond(running: Awaitable[CommandResult], limit: float) -> ExecuteRe
         return _response(await running, limit)
     except InvalidInput as error:
         return ExecuteResponse(output=f"Error: {error.detail}", exit_code=2)
+    except SandboxesFull as error:
+        return ExecuteResponse(output=f"Error: {_in_words(error)}", exit_code=1)
+
+
+def _in_words(error: SandboxesFull) -> str:
+    return f"{error.detail} Nothing was started or changed; it may work later, when another sandbox has become idle."
 
 
 def _response(result: CommandResult, limit: float) -> ExecuteResponse:
@@ -240,6 +251,8 @@ def _response(result: CommandResult, limit: float) -> ExecuteResponse:
             note, code = f"Command killed: it wrote more than {megabytes} MiB of output.", result.exit_code
         case Outcome.OUT_OF_MEMORY:
             note, code = "Command killed: the sandbox ran out of memory.", result.exit_code
+        case Outcome.DISK_FULL:
+            note, code = "Command killed: the workspace is full. Delete files before writing more.", result.exit_code
         case Outcome.LOST:
             note, code = "The sandbox died while the command ran; it may have had effects.", result.exit_code
     output = f"{result.output.rstrip()}\n{note}".lstrip()

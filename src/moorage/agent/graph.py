@@ -38,7 +38,10 @@ class Todos(TodoListMiddleware):
 
 @dataclass(frozen=True, slots=True)
 class AgentParts:
-    """What all agents share. `model` builds a chat model from `provider:name`."""
+    """What all agents share. `model` builds a chat model from `provider:name`.
+
+    `for_profile` makes the backend and the gate of a sandbox profile; without, those given serve all.
+    """
 
     backend: BaseSandbox
     gate: Gate
@@ -48,6 +51,14 @@ class AgentParts:
     shared: str = "/shared"
     command_seconds: int = 60
     allow_auto: bool = False
+    for_profile: Callable[[str], tuple[BaseSandbox, Gate]] | None = None
+
+    def under(self, profile: str) -> "AgentParts":
+        """The same for agents that work in sandboxes of this profile."""
+        if self.for_profile is None:
+            return self
+        backend, gate = self.for_profile(profile)
+        return replace(self, backend=backend, gate=gate)
 
 
 class Agents:
@@ -104,6 +115,7 @@ class Agents:
 def build_agent(assistant: Assistant, parts: AgentParts) -> CompiledAgent:
     """A compiled deep agent whose tools, its sub-agents' too, pass the gate and work in the thread's sandbox."""
     wanted = assistant.configuration
+    parts = parts.under(wanted.sandbox_profile)
     default = parts.model(wanted.model or parts.default_model)
     scope = scope_of(wanted, allow_auto=parts.allow_auto)
     agent = create_deep_agent(

@@ -19,7 +19,7 @@ from moorage.assistants.configuration import (
 )
 from moorage.assistants.context import AssistantContext, InvalidContext
 from moorage.assistants.graphs import GRAPHS, UnknownGraph
-from moorage.assistants.policy import ModelNotAllowed, Policy
+from moorage.assistants.policy import ModelNotAllowed, Policy, UnknownProfile
 from moorage.assistants.service import (
     AssistantChange,
     AssistantExists,
@@ -56,6 +56,7 @@ __all__ = [
     "SystemAssistant",
     "UnknownAssistant",
     "UnknownGraph",
+    "UnknownProfile",
     "VersionNotFound",
     "get_assistant",
     "wire_assistant_id",

@@ -7,7 +7,6 @@ READ_ONLY_TOOLS = frozenset({"ls", "read_file", "glob", "grep", "write_todos", "
 GATED_TOOLS = frozenset({"write_file", "edit_file", "delete", "execute"})
 AGENT_TOOLS = READ_ONLY_TOOLS | GATED_TOOLS
 SUBAGENT_TOOLS = AGENT_TOOLS - {"task"}
-SANDBOX_PROFILES = ("default",)
 
 
 class Approval(StrEnum):

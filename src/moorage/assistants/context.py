@@ -8,7 +8,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from moorage.assistants.configuration import (
     AGENT_TOOLS,
-    SANDBOX_PROFILES,
     SUBAGENT_TOOLS,
     Approval,
     Configuration,
@@ -19,6 +18,7 @@ from moorage.errors import InvalidPayload
 
 _MODEL_NAME = r"^[a-z0-9_]{1,50}:[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}$"
 _SUBAGENT_NAME = r"^[a-z0-9][a-z0-9_-]{0,63}$"
+_PROFILE_NAME = r"^[a-z0-9-]{1,32}$"
 _MOST_SUBAGENTS = 8
 
 
@@ -34,12 +34,6 @@ def _known[Names: Collection[str]](value: Names, tools: frozenset[str]) -> Names
     return value
 
 
-def _defined_profile(value: str) -> str:
-    if value not in SANDBOX_PROFILES:
-        raise ValueError(f"unknown profile; there are: {', '.join(SANDBOX_PROFILES)}")
-    return value
-
-
 _OfAgent = AfterValidator(partial(_known, tools=AGENT_TOOLS))
 _OfSubAgent = AfterValidator(partial(_known, tools=SUBAGENT_TOOLS))
 
@@ -49,7 +43,7 @@ type ModelName = Annotated[
 type Instruction = Annotated[str, Field(max_length=32_000)]
 type ToolNames = Annotated[list[Annotated[str, Field(max_length=100)]], Field(max_length=32)]
 type Approvals = Annotated[dict[str, Approval], Field(max_length=32)]
-type SandboxProfile = Annotated[str, Field(max_length=100), AfterValidator(_defined_profile)]
+type SandboxProfile = Annotated[str, Field(pattern=_PROFILE_NAME)]
 
 
 class InvalidContext(InvalidPayload):

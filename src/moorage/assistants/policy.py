@@ -21,6 +21,12 @@ class AutoApprovalNotAllowed(InvalidPayload):
     code = "auto_approval_not_allowed"
 
 
+class UnknownProfile(InvalidPayload):
+    """The operator defines no, or no longer, sandbox profile of this name."""
+
+    code = "unknown_sandbox_profile"
+
+
 def _nothing_to_say(_: str) -> None:
     """Any model that is allowed can be had."""
 
@@ -29,12 +35,15 @@ def _nothing_to_say(_: str) -> None:
 class Policy:
     """`models` are `provider:name`, or `provider:*`. With `allow_auto`, tools may run without asking.
 
+    `profiles` are the sandbox profiles that the operator defines.
+
     `check_usable` raises InvalidInput for a model that cannot be had, whoever may choose it.
     """
 
     models: frozenset[str] = frozenset()
     allow_auto: bool = False
     check_usable: Callable[[str], None] = _nothing_to_say
+    profiles: frozenset[str] = frozenset({"default"})
 
     def permits(self, model: str) -> bool:
         return model in self.models or f"{model.partition(':')[0]}:{_ANY}" in self.models
@@ -42,6 +51,7 @@ class Policy:
     def check(self, assistant: Assistant) -> None:
         """Raise InvalidPayload: the model may not be chosen or cannot be had, or something may not be allowed."""
         self.check_models(assistant)
+        self.check_profile(assistant)
         configuration = assistant.configuration
         for model in _chosen(configuration, get_graph(assistant.graph_id).configuration):
             try:
@@ -62,6 +72,11 @@ class Policy:
             raise ModelNotAllowed(
                 f"model: not one that may be chosen here. There are: {', '.join(sorted(self.models))}"
             )
+
+    def check_profile(self, assistant: Assistant) -> None:
+        """Raise UnknownProfile when there is no such sandbox."""
+        if assistant.configuration.sandbox_profile not in self.profiles:
+            raise UnknownProfile(f"sandbox_profile: unknown profile; there are: {', '.join(sorted(self.profiles))}")
 
 
 def _chosen(configuration: Configuration, base: Configuration) -> set[str]:

@@ -158,14 +158,15 @@ class Assistants:
         return found
 
     async def load(self, owner: UserId, assistant_id: str) -> Assistant:
-        """`get`, for a run: raises ModelNotAllowed when the operator no longer permits its model."""
+        """`get`, for a run: raises ModelNotAllowed or UnknownProfile for what the operator offers no longer."""
         assistant = await self.get(owner, assistant_id)
         if not assistant.is_system:
             self._policy.check_models(assistant)
+            self._policy.check_profile(assistant)
         return assistant
 
     def overridden(self, assistant: Assistant, context: Mapping[str, Any]) -> Assistant:
-        """The assistant with what one run changes of it; raises InvalidContext or ModelNotAllowed."""
+        """The assistant with what one run changes of it; raises InvalidContext, ModelNotAllowed or UnknownProfile."""
         changed = replace(assistant, context={**assistant.context, **context})
         self._policy.check(changed)
         return changed
@@ -203,7 +204,7 @@ class Assistants:
         """Save an assistant, under an id of the caller's choice if one is given.
 
         An id that is taken raises AssistantExists, or answers with who has it `if_exists`. Raises UnknownGraph,
-        InvalidContext, ModelNotAllowed, AutoApprovalNotAllowed, AssistantLimit.
+        InvalidContext, ModelNotAllowed, UnknownProfile, AutoApprovalNotAllowed, AssistantLimit.
         """
         chosen = _canonical(assistant_id) if assistant_id is not None else str(uuid.uuid4())
         if chosen is None:

@@ -1,21 +1,60 @@
-"""Which threads have work: for whoever would stop their sandboxes."""
+"""Which threads have work, and which are there at all: for whoever would stop or remove their sandboxes."""
 
-from collections.abc import Collection
+from collections.abc import AsyncGenerator, Collection
+from contextlib import asynccontextmanager
+from typing import Any, LiteralString
+
+from psycopg import AsyncConnection
 
 from moorage.adapters.postgres.pool import Database
-from moorage.ids import ThreadId
+from moorage.ids import ThreadId, owner_of, user_place
 
 _BUSY = "SELECT DISTINCT thread_id FROM runs WHERE thread_id = ANY(%s) AND status IN ('queued', 'running')"
 
+# Whoever submits a run, or answers an approval, locks the thread first.
+_HOLD = "SELECT thread_id FROM threads WHERE thread_id = ANY(%s) ORDER BY thread_id FOR NO KEY UPDATE SKIP LOCKED"
+
+_EXISTING = "SELECT thread_id FROM threads WHERE thread_id = ANY(%s)"
+
+_USERS = "SELECT user_id FROM users WHERE user_id = ANY(%s)"
+
 
 class BusyThreads:
-    """Asks over all servers and workers of the database, whoever owns the threads."""
+    """`moorage.sandboxes.work.Work`: asks over all servers and workers of the database, whoever owns the threads."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def among(self, thread_ids: Collection[ThreadId]) -> set[ThreadId]:
+    async def busy(self, thread_ids: Collection[ThreadId]) -> set[ThreadId]:
         """Those of `thread_ids` that have a queued or running run; raises Unavailable."""
         async with self._database.system_transaction() as connection:
-            rows = await (await connection.execute(_BUSY, [list(thread_ids)])).fetchall()
-        return {ThreadId(row["thread_id"]) for row in rows}
+            return await _found(connection, _BUSY, thread_ids)
+
+    @asynccontextmanager
+    async def hold_idle(self, thread_ids: Collection[ThreadId]) -> AsyncGenerator[set[ThreadId]]:
+        """Those that have none, and get none before the end of the block: their rows are locked meanwhile."""
+        async with self._database.system_transaction() as connection:
+            held = await _found(connection, _HOLD, thread_ids)
+            others = await _found(connection, _EXISTING, set(thread_ids) - held)  # somebody works on their rows
+            yield set(thread_ids) - others - await _found(connection, _BUSY, thread_ids)
+
+    async def existing(self, thread_ids: Collection[ThreadId]) -> set[ThreadId]:
+        """Those that are there, and of users' own places those whose user is."""
+        places = {thread_id: owner for thread_id in thread_ids if (owner := _owner_of_place(thread_id))}
+        async with self._database.system_transaction() as connection:
+            found = await _found(connection, _EXISTING, set(thread_ids) - places.keys())
+            users = await (await connection.execute(_USERS, [list(places.values())])).fetchall()
+        alive = {row["user_id"] for row in users}
+        return found | {thread_id for thread_id, owner in places.items() if owner in alive}
+
+
+def _owner_of_place(thread_id: ThreadId) -> str | None:
+    owner = owner_of(thread_id)
+    return owner if owner is not None and user_place(owner) == thread_id else None
+
+
+async def _found(
+    connection: AsyncConnection[dict[str, Any]], statement: LiteralString, thread_ids: Collection[ThreadId]
+) -> set[ThreadId]:
+    rows = await (await connection.execute(statement, [list(thread_ids)])).fetchall()
+    return {ThreadId(row["thread_id"]) for row in rows}

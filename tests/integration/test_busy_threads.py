@@ -1,0 +1,74 @@
+"""Which threads have work, so that nobody stops their sandboxes; and that none gets any while one is being stopped."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import pytest
+from tests.conftest import AddUser
+from tests.contract.ports import ALICE, Ports, open_ports
+
+from moorage.adapters.postgres.busy_threads import BusyThreads
+from moorage.adapters.postgres.pool import Database
+from moorage.ids import UserId, new_thread_id, user_place
+from moorage.runs.run import Outcome, RunStatus
+
+
+@pytest.fixture
+async def ports(database: Database, add_user: AddUser) -> AsyncGenerator[Ports]:
+    await add_user(ALICE)
+    async with open_ports("postgres", database) as found:
+        yield found
+
+
+@pytest.fixture
+def threads(database: Database) -> BusyThreads:
+    return BusyThreads(database)
+
+
+async def test_a_thread_is_busy_from_its_message_to_the_end_of_its_run(ports: Ports, threads: BusyThreads) -> None:
+    thread_id, idle = await ports.new_thread(), await ports.new_thread()
+    assert await threads.busy([thread_id, idle]) == set()
+    await ports.submit(thread_id)
+    assert await threads.busy([thread_id, idle]) == {thread_id}
+    [claim] = await ports.claim()
+    assert await threads.busy([thread_id, idle]) == {thread_id}
+    await ports.queue.finish(claim, Outcome(RunStatus.SUCCESS))
+    assert await threads.busy([thread_id, idle]) == set()
+
+
+async def test_no_message_is_accepted_while_a_thread_is_held_idle(ports: Ports, threads: BusyThreads) -> None:
+    thread_id = await ports.new_thread()
+    async with threads.hold_idle([thread_id]) as held:
+        assert held == {thread_id}
+        submitting = asyncio.create_task(ports.submit(thread_id))
+        other = await ports.submit(await ports.new_thread())
+        assert other.run_id
+        assert not submitting.done()
+        assert await threads.busy([thread_id]) == set()
+    await submitting
+    assert await threads.busy([thread_id]) == {thread_id}
+
+
+async def test_a_busy_thread_is_not_held(ports: Ports, threads: BusyThreads) -> None:
+    thread_id, idle = await ports.new_thread(), await ports.new_thread()
+    await ports.submit(thread_id)
+    async with threads.hold_idle([thread_id, idle]) as held:
+        assert held == {idle}
+
+
+async def test_a_thread_that_is_held_already_is_left_alone(ports: Ports, threads: BusyThreads) -> None:
+    thread_id = await ports.new_thread()
+    async with threads.hold_idle([thread_id]), threads.hold_idle([thread_id]) as held:
+        assert held == set()
+
+
+async def test_what_has_no_row_has_no_runs(ports: Ports, threads: BusyThreads) -> None:
+    gone, place = new_thread_id(ALICE), user_place(ALICE)
+    async with threads.hold_idle([gone, place]) as held:
+        assert held == {gone, place}
+
+
+async def test_a_user_s_own_place_exists_as_long_as_the_user(ports: Ports, threads: BusyThreads) -> None:
+    thread_id, gone, place = await ports.new_thread(), new_thread_id(ALICE), user_place(ALICE)
+    nobody_s = user_place(UserId("nobody"))
+    assert await threads.existing([thread_id, gone, place, nobody_s]) == {thread_id, place}
