@@ -1,0 +1,241 @@
+"""Runs INSIDE a sandbox: the order for a shell command, which leaves no process of it behind.
+
+This process is a subreaper: daemons that the command starts become its children, so it finds and kills them all.
+"""
+
+import os
+import resource
+import select
+import signal
+import time
+
+from moorage.sandboxes.helper import processes, storage
+from moorage.sandboxes.helper.wire import CHUNK, Link
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+_KILL_SECONDS = 5.0
+_KILLED_FIRST = 500  # of 1000, added to what the kernel goes by when it runs out of memory
+_DRAINS = 32
+
+
+class Command:
+    """One shell command in a session of its own, and all that it starts."""
+
+    def __init__(self, order: "dict[str, Any]", rlimits: "dict[str, int]") -> None:
+        self.exit_code: int | None = None
+        self.bytes_out = 0
+        self._stdin = bytearray()  # bounded by the credit for the order's input
+        self._stdin_ended = not order["stdin"]
+        out, child_out = os.pipe()
+        err, child_err = os.pipe()
+        child_in, self._in = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _become(order, rlimits, child_in, child_out, child_err)
+        for descriptor in (child_in, child_out, child_err):
+            os.close(descriptor)
+        self.streams = {out: b"o", err: b"e"}
+        for descriptor in (out, err, self._in):
+            os.set_blocking(descriptor, False)
+        self.feed(b"", end=self._stdin_ended)
+
+    @property
+    def wants_to_write(self) -> "int | None":
+        return self._in if self._in >= 0 and self._stdin else None
+
+    def feed(self, data: bytes = b"", *, end: bool = False) -> int:
+        """Queue `data` for the command's stdin, write what it takes now, and answer how much it took or never will."""
+        self._stdin += data
+        self._stdin_ended = self._stdin_ended or end
+        if self._in < 0:
+            return self._drop()
+        taken = 0
+        try:
+            if self._stdin:
+                taken = os.write(self._in, memoryview(self._stdin)[:CHUNK])
+                del self._stdin[:taken]
+        except BlockingIOError:
+            return 0
+        except OSError:
+            self._stdin_ended = True
+            taken = self._drop()
+        if self._stdin_ended and not self._stdin:
+            os.close(self._in)
+            self._in = -1
+        return taken
+
+    def _drop(self) -> int:
+        size = len(self._stdin)
+        self._stdin.clear()
+        return size
+
+    def read(self, descriptor: int, most: int = CHUNK) -> bytes:
+        """What the stream holds now; forgets the stream at its end."""
+        try:
+            data = os.read(descriptor, most)
+        except BlockingIOError:
+            return b""
+        if not data:
+            del self.streams[descriptor]
+            os.close(descriptor)
+        self.bytes_out += len(data)
+        return data
+
+    def reap(self) -> bool:
+        """Collect ended processes; False when no descendant is left."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if pid == 0:
+                return True
+            if pid == self.pid:
+                code = os.waitstatus_to_exitcode(status)
+                self.exit_code = code if code >= 0 else 128 - code
+
+    def kill(self) -> bool:
+        """Kill every descendant; False when some would not die in time.
+
+        They are stopped first, until no new one turns up, and killed only then: what forks faster than we kill
+        (a fork bomb) runs into its limit on processes and stands still.
+        """
+        deadline = time.monotonic() + _KILL_SECONDS
+        stopped: set[int] = set()
+        while self.reap():
+            fresh = processes.descendants(os.getpid()) - stopped
+            for pid in fresh:
+                processes.send_signal(pid, signal.SIGSTOP)
+            stopped |= fresh
+            if fresh:
+                continue
+            for pid in stopped:
+                processes.send_signal(pid, signal.SIGKILL)
+            stopped.clear()
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.001)
+        return True
+
+
+def _become(order: "dict[str, Any]", rlimits: "dict[str, int]", stdin: int, stdout: int, stderr: int) -> "NoReturn":
+    """In the child: turn into the command. Never returns."""
+    try:
+        os.setsid()
+        os.nice(10)
+        for descriptor, target in ((stdin, 0), (stdout, 1), (stderr, 2)):
+            os.dup2(descriptor, target)
+        os.closerange(3, max(stdin, stdout, stderr) + 2)
+        _be_killed_first()
+        for name, value in rlimits.items():
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        environment = {**os.environ, **order.get("env", {})}
+        os.execve("/bin/sh", ["sh", "-c", order["command"]], environment)  # noqa: S606
+    except OSError as error:
+        os.write(2, f"cannot start the command: {error.strerror}\n".encode())
+    finally:
+        os._exit(126)
+
+
+def _be_killed_first() -> None:
+    """When the sandbox runs out of memory, rather than its helper. Kept by whatever this process starts.
+
+    Only a dumpable process may say so; nothing is left here that another one could take.
+    """
+    processes.set_dumpable(True)
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:
+            file.write(str(_KILLED_FIRST))
+    except OSError:  # not every kind of sandbox has it
+        return
+
+
+def run(link: Link, order: "dict[str, Any]") -> "dict[str, object]":
+    processes.become_subreaper()
+    ended = processes.wake_up_at_the_end_of_children()
+    watcher = storage.Watcher(link, order)
+    rlimits = {**order["rlimits"], **({"FSIZE": 0} if watcher.full else {})}
+    oom_kills, refused_forks = processes.oom_kills(), processes.refused_forks()
+    command = Command(order, rlimits)
+    outcome = _attend(link, command, ended, time.monotonic() + order["time_limit"], order["output_limit"], watcher)
+    clean = command.kill()
+    _drain(link, command)
+    oom = outcome == "exited" and command.exit_code == 137 and processes.oom_kills() > oom_kills
+    link.killed = False  # there may be somebody to hear that it is done
+    return {
+        "outcome": "out_of_memory" if oom else outcome,
+        "exit_code": command.exit_code,
+        "clean": clean,
+        "no_processes": command.exit_code != 0 and processes.refused_forks() > refused_forks,
+        "full": watcher.full,
+    }
+
+
+def _attend(
+    link: Link, command: Command, ended: int, deadline: float, output_limit: int, watcher: storage.Watcher
+) -> str:
+    """Carry bytes to and fro until the command's shell has ended, or may not go on."""
+    while True:
+        _feed(link, command)
+        if link.killed:
+            return "killed"
+        command.reap()
+        if command.exit_code is not None:
+            return "exited"
+        if command.bytes_out > output_limit:
+            return "output_limit"
+        if time.monotonic() >= deadline:
+            return "timed_out"
+        if watcher.look():
+            return "disk_full"
+        _carry_all(link, command, ended, min(deadline - time.monotonic(), watcher.seconds))
+
+
+def _feed(link: Link, command: Command) -> None:
+    """Give the command what the server sent."""
+    while (frame := link.next()) is not None:
+        kind, payload = frame
+        link.eat(command.feed(payload, end=kind == b"E"))
+
+
+def _carry_all(link: Link, command: Command, ended: int, seconds: float) -> None:
+    """Wait for anything to happen, and move what can be moved. The command waits when the server reads slowly."""
+    stuck = link.pending or link.credit <= 0
+    reading = [link.fileno(), ended] + ([] if stuck else list(command.streams))
+    writing = ([link.fileno()] if link.pending else []) + ([command.wants_to_write] if command.wants_to_write else [])
+    readable, writable, _ = select.select(reading, writing, [], max(0.0, seconds))
+    if ended in readable:
+        os.read(ended, CHUNK)
+    if link.fileno() in writable:
+        link.push()
+    if link.fileno() in readable:
+        link.receive()
+    for descriptor in [fd for fd in readable if fd in command.streams]:
+        if not link.pending and link.credit > 0:
+            _carry(link, command, descriptor)
+    if command.wants_to_write in writable:
+        link.eat(command.feed())
+
+
+def _carry(link: Link, command: Command, descriptor: int) -> bool:
+    kind = command.streams[descriptor]
+    data = command.read(descriptor, min(CHUNK, link.credit))
+    if data:
+        link.send(kind, data)
+    return bool(data)
+
+
+def _drain(link: Link, command: Command) -> None:
+    """Send what the pipes still hold. Not until their end: a process elsewhere may have been given them."""
+    for descriptor in list(command.streams):
+        for _ in range(_DRAINS):
+            if not _carry(link, command, descriptor):
+                break
+
+
+ORDERS = {"run": run}
+WITH_CHILDREN = {"run"}

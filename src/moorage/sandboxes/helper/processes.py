@@ -1,0 +1,85 @@
+"""Runs INSIDE a sandbox. What the kernel knows of processes: whose they are, and how often it killed or refused one."""
+
+import contextlib
+import ctypes
+import os
+import signal
+
+_PR_SET_DUMPABLE = 4
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def _prctl(option: int, value: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def set_dumpable(dumpable: bool) -> None:
+    """Whether processes of the same uid may trace this one and reach its memory and descriptors, until it execs."""
+    _prctl(_PR_SET_DUMPABLE, int(dumpable))
+
+
+def become_subreaper() -> None:
+    """From now on orphans below this process become its children."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def wake_up_at_the_end_of_children() -> int:
+    """A descriptor that can be read when one of this process's children has ended."""
+    ended, wakeup = os.pipe()
+    os.set_blocking(ended, False)
+    os.set_blocking(wakeup, False)
+    signal.signal(signal.SIGCHLD, _ignore)  # for the descriptor to be written to, there must be a handler
+    signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+    return ended
+
+
+def _ignore(*_: object) -> None: ...
+
+
+def send_signal(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def descendants(root: int) -> "set[int]":
+    """The living processes below `root`, daemons too."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                state, parent = file.read().rpartition(b")")[2].split()[:2]
+        except OSError:
+            continue
+        if state != b"Z":
+            children.setdefault(int(parent), []).append(int(name))
+    found: set[int] = set()
+    front = [root]
+    while front:
+        front = [child for parent in front for child in children.get(parent, [])]
+        found.update(front)
+    return found
+
+
+def oom_kills() -> int:
+    """How often the kernel has killed a process of this sandbox for its memory; 0 when it does not say."""
+    return _count("oom_kill", "memory/memory.oom_control", "memory.events")
+
+
+def refused_forks() -> int:
+    """How often the sandbox's limit on processes was hit; 0 when the kernel does not say."""
+    return _count("max", "pids/pids.events", "pids.events")
+
+
+def _count(name: str, *paths: str) -> int:
+    """`paths` are of cgroup v1 and v2, relative to their root."""
+    for path in paths:
+        try:
+            with open(f"/sys/fs/cgroup/{path}") as file:
+                fields = dict(line.split() for line in file)
+        except (OSError, ValueError):
+            continue
+        return int(fields.get(name, "0"))
+    return 0
