@@ -14,6 +14,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from moorage.adapters.embedded_postgres import open_embedded_postgres
+from moorage.adapters.folders.mounts import unmount
 from moorage.adapters.postgres.migrate import migrate
 from moorage.adapters.postgres.pool import Database, open_database
 from moorage.adapters.postgres.roles import Roles
@@ -43,6 +44,16 @@ def public_tmp_path() -> Generator[Path]:
         path = Path(name)
         path.chmod(0o711)
         yield path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_stays_mounted(tmp_path_factory: pytest.TempPathFactory, public_tmp_path: Path) -> Generator[None]:
+    """Workspaces may be file systems of their own, which outlive the servers that mounted them."""
+    yield
+    for line in reversed(Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()):
+        folder = Path(line.split(" ")[4])
+        if folder.is_relative_to(tmp_path_factory.getbasetemp()) or folder.is_relative_to(public_tmp_path):
+            unmount(folder)
 
 
 @pytest.fixture(scope="session")

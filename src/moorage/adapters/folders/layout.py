@@ -7,7 +7,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
 from moorage.errors import InvalidInput
 from moorage.ids import ThreadId, UserId, is_user_id, owner_of
@@ -68,24 +68,33 @@ def find_place(root: Path, owner: UserId, name: str) -> FoundPlace | None:
 
 def places_on_disk(root: Path) -> Iterator[FoundPlace]:
     """All places below `root`, each once."""
-    for owner in _users(root):
-        for name in sorted(_names(root / owner, owner) | _image_names(root / owner, owner)):
+    for owner in [UserId(name) for name in _listed(root) if is_user_id(name)]:
+        for name in sorted(place_names(root / owner, owner)):
             found = find_place(root, owner, name)
             if found is not None:
                 yield found
 
 
-def _users(root: Path) -> list[UserId]:
-    return [UserId(name) for name in _listed(root) if is_user_id(name)]
+def place_names(folder: Path, owner: UserId) -> set[str]:
+    """The user's places, by folder or image."""
+    images = {name.removesuffix(IMAGE_SUFFIX) for name in _listed(folder / IMAGES) if name.endswith(IMAGE_SUFFIX)}
+    return {name for name in {*_listed(folder), *images} if is_spare(name) or owner_of(name) == owner}
 
 
-def _names(folder: Path, owner: UserId) -> set[str]:
-    return {name for name in _listed(folder) if is_spare(name) or owner_of(name) == owner}
+def host_view(path: Path, *, root: Path, host_root: str | None) -> str:
+    """`path`, which is below `root`, as the container engine's machine names it.
+
+    `host_root` is that machine's name for `root`: `/srv/ws`, `C:\\moorage\\ws`, `C:/moorage/ws` or `/c/moorage/ws`.
+    """
+    if not host_root:
+        return str(path)
+    parts = path.relative_to(root).parts
+    host: PurePath = PureWindowsPath(host_root) if _is_windows(host_root) else PurePosixPath(host_root)
+    return str(host.joinpath(*parts))
 
 
-def _image_names(folder: Path, owner: UserId) -> set[str]:
-    names = {name.removesuffix(IMAGE_SUFFIX) for name in _listed(folder / IMAGES) if name.endswith(IMAGE_SUFFIX)}
-    return {name for name in names if is_spare(name) or owner_of(name) == owner}
+def _is_windows(path: str) -> bool:
+    return bool(PureWindowsPath(path).drive)
 
 
 def _listed(folder: Path) -> list[str]:
