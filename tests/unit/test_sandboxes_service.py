@@ -1,7 +1,7 @@
 """The service over sandboxes of a kind that exists in tests only: which it stops, keeps, wakes and waits for."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Collection, Generator
+from collections.abc import AsyncGenerator, Collection, Generator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -99,7 +99,8 @@ async def test_commands_that_come_at_once_open_one_helper(world: World, thread: 
 
 
 async def test_a_lost_helper_is_replaced_and_what_it_left_is_killed(world: World, thread: ThreadId) -> None:
-    server, asked = world.server(), []
+    server = world.server()
+    asked: list[str] = []
     await use(server, thread)
     world.toys.helpers[0].lost = True
     world.toys.fail = asked.append
@@ -195,7 +196,8 @@ async def test_a_sandbox_that_looks_idle_here_is_kept_while_a_run_uses_it_elsewh
 
 
 async def test_no_run_can_start_while_its_sandbox_is_being_stopped(world: World, thread: ThreadId) -> None:
-    server, held = world.server(), []
+    server = world.server()
+    held: list[set[ThreadId]] = []
     await use(server, thread)
     world.now = 61
     world.toys.fail = lambda _: held.append(set(world.held))
@@ -312,7 +314,8 @@ async def test_within_one_process_too_an_older_claim_is_refused(world: World, th
 
 
 async def test_a_sandbox_that_runs_and_starts_nothing_is_started_anew(world: World, thread: ThreadId) -> None:
-    server, paused = world.server(), []
+    server = world.server()
+    paused: list[str] = []
 
     def fail(call: str) -> None:
         if call == "pause":
@@ -427,7 +430,8 @@ async def test_who_waits_is_served_when_there_is_room(world: World, thread: Thre
 
 
 async def test_who_came_first_is_served_first(world: World, thread: ThreadId) -> None:
-    server, served = world.server(wait_seconds=30), []
+    server = world.server(wait_seconds=30)
+    served: list[str] = []
     world.toys.most, world.working = 1, {thread}
     await use(server, thread)
 
@@ -489,7 +493,7 @@ async def until_asked(toys: Toys, call: str) -> None:
             asked.set()
         before(name)
 
-    toys.fail: Callable[[str], None] = hear
+    toys.fail = hear
     async with asyncio.timeout(10):
         await asked.wait()
     toys.fail = before

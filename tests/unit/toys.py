@@ -148,7 +148,9 @@ class Toys:
             self.tokens[thread_id] = token
 
 
-async def connect(thread_id: ThreadId, channel: Channel, bounds: Bounds, kill_all: KillAll) -> ToyHelper:
+async def connect(
+    thread_id: ThreadId, channel: Channel, bounds: Bounds, *, profile: str | None, kill_all: KillAll
+) -> ToyHelper:
     helper = cast("ToyHelper", channel)
     helper.kill_all = kill_all
     return helper

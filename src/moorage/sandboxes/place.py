@@ -26,10 +26,13 @@ class OpenSandbox(Sandbox, Protocol):
 
 
 class Connect(Protocol):
-    """Talks to a helper that was just started; raises SandboxGone when it does not answer."""
+    """Talks to a helper that was just started; raises SandboxGone when it does not answer.
+
+    `profile` is what the sandbox was made as; None outside of runs, when it is whatever it was.
+    """
 
     async def __call__(
-        self, thread_id: ThreadId, channel: Channel, bounds: Bounds, kill_all: KillAll
+        self, thread_id: ThreadId, channel: Channel, bounds: Bounds, *, profile: str | None, kill_all: KillAll
     ) -> OpenSandbox: ...
 
 

@@ -212,7 +212,8 @@ class Sandboxes:
         place.profile = profile
         channel = await self._provider.open_helper(thread_id, fencing_token=token)
         try:
-            sandbox = await self._connect(thread_id, channel, bounds, partial(self._kill_all, thread_id))
+            kill_all = partial(self._kill_all, thread_id)
+            sandbox = await self._connect(thread_id, channel, bounds, profile=profile, kill_all=kill_all)
         except BaseException:
             await channel.close()
             raise
