@@ -2,16 +2,24 @@
 
 import hashlib
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from moorage.sandboxes.port import AgentIdentity, Folder, SandboxLimits, SandboxSpec
+from moorage.sandboxes.port import Folder
+from moorage.sandboxes.profiles import SandboxProfile
 
 INSTALLATION_LABEL = "moorage.installation"
-THREAD_LABEL = "moorage.thread"
+PROFILE_LABEL = "moorage.profile"
 DIGEST_LABEL = "moorage.digest"
+POOL_LABEL = "moorage.pool"
 
-_KEEPER = "65534:65534"  # PID 1 is nobody: the agent's uid can neither signal nor trace it
+PACKAGES_DIR = "/opt/packages"
+KEEPER = "65534:65534"  # PID 1 is nobody: the agent's uid can neither signal nor trace it
+
+_SECCOMP = json.dumps(json.loads(Path(__file__).with_name("seccomp.json").read_text()), separators=(",", ":"))
 _TMP_OPTIONS = "mode=1777,noexec,nosuid,nodev"
 _RUN_MB = 16
 _OPEN_FILES = 4096
@@ -21,40 +29,59 @@ type Body = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class ContainerProfile:
-    """What all sandboxes of one server have in common. `runtime`: an engine's runtime name, None for its default."""
+class ContainerSettings:
+    """What all containers of one server have in common.
 
-    image_id: str
+    `runtime`: an engine's runtime name, None for its default. `packages`: a folder of wheels, as the engine's machine
+    names it, that programs inside may install; None: nothing may be installed.
+    """
+
     installation: str
-    agent: AgentIdentity
-    workspace_dir: str
-    shared_dir: str
+    workspace_dir: str = "/workspace"
+    shared_dir: str = "/shared"
     runtime: str | None = None
+    packages: str | None = None
 
 
-def container_body(profile: ContainerProfile, spec: SandboxSpec) -> Body:
-    """The Engine API's description of the container for `spec`."""
-    mounts = [_mount(spec.workspace, profile.workspace_dir), _mount(spec.shared, profile.shared_dir)]
-    return _labelled(_body(profile, spec.limits, mounts), profile, spec.thread_id)
+def container_body(
+    settings: ContainerSettings,
+    profile: SandboxProfile,
+    *,
+    image_id: str,
+    workspace: Folder,
+    shared: Folder,
+    labels: Mapping[str, str] | None = None,
+) -> Body:
+    """The Engine API's description of a container under `profile`, with its folders."""
+    mounts = [_mount(workspace.host_path, settings.workspace_dir), _mount(shared.host_path, settings.shared_dir)]
+    return _labelled(_body(settings, profile, image_id, mounts), settings, profile, labels or {})
 
 
-def probe_body(profile: ContainerProfile, name: str) -> Body:
+def probe_body(settings: ContainerSettings, profile: SandboxProfile, *, image_id: str) -> Body:
     """The same for a container that belongs to no thread and sees no folder."""
-    return _labelled(_body(profile, SandboxLimits(), []), profile, name)
+    return _labelled(_body(settings, profile, image_id, []), settings, profile, {})
 
 
-def _body(profile: ContainerProfile, limits: SandboxLimits, mounts: list[Body]) -> Body:
+def name_prefix(installation: str) -> str:
+    """What the names of an installation's containers begin with."""
+    return f"moorage-{installation}-"
+
+
+def _body(settings: ContainerSettings, profile: SandboxProfile, image_id: str, mounts: list[Body]) -> Body:
+    if settings.packages:
+        mounts = [*mounts, {**_mount(settings.packages, PACKAGES_DIR), "ReadOnly": True}]
     return {
-        "Image": profile.image_id,
+        "Image": image_id,
         "Entrypoint": ["sleep", "infinity"],
         "Cmd": [],
-        "User": _KEEPER,
+        "User": KEEPER,
         "Hostname": "sandbox",
         "WorkingDir": "/",
-        "Env": [f"HOME={profile.workspace_dir}", "LANG=C.UTF-8", "TMPDIR=/tmp"],
+        "Env": _environment(settings),
+        "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": {
-            **_isolation(profile),
-            **_bounds(limits),
+            **_isolation(settings),
+            **_bounds(profile),
             "Mounts": mounts,
             "LogConfig": {"Type": "none"},
             "RestartPolicy": {"Name": "no"},
@@ -62,55 +89,89 @@ def _body(profile: ContainerProfile, limits: SandboxLimits, mounts: list[Body]) 
     }
 
 
-def _isolation(profile: ContainerProfile) -> Body:
+def _environment(settings: ContainerSettings) -> list[str]:
+    """Of the agent's processes: PID 1 needs none of it."""
+    values = {
+        "HOME": settings.workspace_dir,
+        "USER": "agent",
+        "LOGNAME": "agent",
+        "LANG": "C.UTF-8",
+        "TMPDIR": "/tmp",  # noqa: S108 -- a file system of its own in there
+    }
+    if settings.packages:
+        values |= {
+            "PIP_NO_INDEX": "1",
+            "PIP_FIND_LINKS": PACKAGES_DIR,
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "UV_OFFLINE": "1",
+            "UV_NO_INDEX": "1",
+            "UV_FIND_LINKS": PACKAGES_DIR,
+        }
+    return [f"{name}={value}" for name, value in values.items()]
+
+
+def _isolation(settings: ContainerSettings) -> Body:
     return {
         "NetworkMode": "none",
         "IpcMode": "private",
         "CgroupnsMode": "private",
+        "UsernsMode": "host",  # an engine that remaps users would make other uids of those the folders belong to
         "Init": True,
         "ReadonlyRootfs": True,
         "CapDrop": ["ALL"],
-        "SecurityOpt": ["no-new-privileges"],
-        **({"Runtime": profile.runtime} if profile.runtime else {}),
+        "SecurityOpt": ["no-new-privileges", f"seccomp={_SECCOMP}"],
+        **({"Runtime": settings.runtime} if settings.runtime else {}),
     }
 
 
-def _bounds(limits: SandboxLimits) -> Body:
+def _bounds(profile: SandboxProfile) -> Body:
     return {
-        "Memory": limits.memory_mb * _MIB,
-        "MemorySwap": limits.memory_mb * _MIB,
-        "NanoCpus": int(limits.cpus * 1_000_000_000),
-        "PidsLimit": limits.pids,
+        "Memory": profile.memory_mb * _MIB,
+        "MemorySwap": profile.memory_mb * _MIB,
+        "NanoCpus": int(profile.cpus * 1_000_000_000),
+        "PidsLimit": profile.pids,
         "Ulimits": [
             _ulimit("nofile", _OPEN_FILES),
             _ulimit("core", 0),
-            _ulimit("fsize", limits.file_mb * _MIB),
+            _ulimit("fsize", profile.file_mb * _MIB),
         ],
         "Tmpfs": {
-            "/tmp": f"size={limits.tmp_mb}m,{_TMP_OPTIONS}",  # noqa: S108
+            "/tmp": f"size={profile.tmp_mb}m,{_TMP_OPTIONS}",  # noqa: S108
             "/run": f"size={_RUN_MB}m,{_TMP_OPTIONS}",
         },
     }
 
 
-def _labelled(body: Body, profile: ContainerProfile, thread_id: str) -> Body:
+def _labelled(body: Body, settings: ContainerSettings, profile: SandboxProfile, more: Mapping[str, str]) -> Body:
     """With the labels by which we find our own again, and see whether it is made as we would make it now."""
     labels = {
-        INSTALLATION_LABEL: profile.installation,
-        THREAD_LABEL: thread_id,
-        DIGEST_LABEL: hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest(),
+        INSTALLATION_LABEL: settings.installation,
+        PROFILE_LABEL: profile.name,
+        DIGEST_LABEL: _digest(body, settings),
+        **more,
     }
     return {**body, "Labels": labels}
 
 
-def container_name(installation: str, thread_id: str) -> str:
-    """One name per thread, so that two servers of an installation cannot make two containers for it."""
-    return f"moorage-{installation}-{thread_id}"
+def _digest(body: Body, settings: ContainerSettings) -> str:
+    """Of all but the workspace's last part, which is another one for a container that was made before its thread."""
+    host = body["HostConfig"]
+    mounts = [
+        {**mount, "Source": _parent(mount["Source"])} if mount["Target"] == settings.workspace_dir else mount
+        for mount in host["Mounts"]
+    ]
+    text = json.dumps({**body, "HostConfig": {**host, "Mounts": mounts}}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _parent(host_path: str) -> str:
+    """Of a path of the engine's machine, which may be a Windows one."""
+    return re.split(r"[/\\][^/\\]*$", host_path)[0]
 
 
 def _ulimit(name: str, value: int) -> Body:
     return {"Name": name, "Soft": value, "Hard": value}
 
 
-def _mount(folder: Folder, target: str) -> Body:
-    return {"Type": "bind", "Source": folder.host_path, "Target": target, "BindOptions": {"Propagation": "rprivate"}}
+def _mount(host_path: str, target: str) -> Body:
+    return {"Type": "bind", "Source": host_path, "Target": target, "BindOptions": {"Propagation": "rprivate"}}

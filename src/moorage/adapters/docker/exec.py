@@ -1,13 +1,8 @@
-"""Supervisors in a container: one `docker exec` each, its stream read by the event loop."""
+"""A helper's stream in a container: one `docker exec`, whose connection to the engine the event loop reads."""
 
 import asyncio
 import socket
 import struct
-
-from moorage.adapters.docker.engine import Engine
-from moorage.adapters.docker.pool import BlockingPool
-from moorage.sandboxes.port import AgentIdentity
-from moorage.sandboxes.supervised import SUPERVISOR_ARGV
 
 _HEADER = struct.Struct(">BxxxI")
 _STDOUT = 1
@@ -16,7 +11,7 @@ _COMPLAINT_BYTES = 2000
 
 
 class ExecChannel:
-    """The engine's multiplexed stream, taken apart: stdout is the supervisor's, stderr its complaints."""
+    """The engine's multiplexed stream, taken apart: stdout is the helper's, stderr its complaints."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -46,42 +41,14 @@ class ExecChannel:
             self._complaint = (self._complaint + data)[-_COMPLAINT_BYTES:]
 
     async def close(self) -> str:
-        """Ends the supervisor's stdin too, which makes it kill its command."""
+        """Ends the helper's stdin too, which makes it kill its commands."""
         self._writer.close()
         return self._complaint.decode(errors="replace").strip()
 
 
-class ExecLauncher:
-    """Launches supervisors in one container."""
-
-    def __init__(
-        self, engine: Engine, pool: BlockingPool, container: str, *, agent: AgentIdentity, workspace_dir: str
-    ) -> None:
-        self._engine = engine
-        self._pool = pool
-        self._container = container
-        self._user = f"{agent.uid}:{agent.gid}"
-        self._workspace_dir = workspace_dir
-        self._started_at: str | None = None
-
-    async def launch(self) -> ExecChannel:
-        return await _open_channel(await self._pool.run(self._exec, abandon=socket.socket.close))
-
-    async def reset(self) -> None:
-        await self._pool.run(self._restart)
-
-    def _exec(self) -> socket.socket:
-        self._started_at = self._engine.started_at(self._container)
-        return self._engine.exec(self._container, SUPERVISOR_ARGV, user=self._user, workdir=self._workspace_dir)
-
-    def _restart(self) -> None:
-        """Unless the container was killed meanwhile, and our commands with it: what runs now is somebody else's."""
-        if self._engine.started_at(self._container) == self._started_at:
-            self._engine.kill(self._container)
-            self._engine.start(self._container)
-
-
-async def _open_channel(connection: socket.socket) -> ExecChannel:
+async def open_channel(connection: socket.socket) -> ExecChannel:
+    """The channel over an engine's connection, which it owns from now on."""
+    connection.setblocking(False)
     connect = asyncio.open_unix_connection if connection.family == socket.AF_UNIX else asyncio.open_connection
     reader, writer = await connect(sock=connection, limit=4 * _CHUNK)
     return ExecChannel(reader, writer)

@@ -1,38 +1,39 @@
 """One hardened container per thread."""
 
-import secrets
-import time
-from collections.abc import Sequence
+import asyncio
+import socket
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Literal
 
-from moorage.adapters.docker.container import (
-    DIGEST_LABEL,
-    INSTALLATION_LABEL,
-    THREAD_LABEL,
-    ContainerProfile,
-    container_body,
-    container_name,
-    probe_body,
-)
-from moorage.adapters.docker.engine import Body, ContainerExists, Engine
-from moorage.adapters.docker.exec import ExecLauncher
+from moorage.adapters.docker.container import ContainerSettings
+from moorage.adapters.docker.containers import Containers, Limits
+from moorage.adapters.docker.engine import Engine
+from moorage.adapters.docker.exec import ExecChannel, open_channel
+from moorage.adapters.docker.locks import Locks
+from moorage.adapters.docker.making import ContainerMaker
 from moorage.adapters.docker.pool import BlockingPool
-from moorage.errors import Unavailable
-from moorage.ids import ThreadId, owner_of
-from moorage.sandboxes.port import AgentIdentity, Sandbox, SandboxInfo, SandboxSpec, SandboxUnavailable
-from moorage.sandboxes.supervised import SupervisedSandbox
+from moorage.adapters.docker.preflight import check_engine, lacks_of_container, lacks_of_engine, probe
+from moorage.adapters.docker.warm import WarmPool
+from moorage.adapters.folders import Folders
+from moorage.ids import ThreadId, UserId, user_place
+from moorage.sandboxes.port import Bounds, SandboxInfo, SandboxStats, SandboxUnavailable, Shortcoming
+from moorage.sandboxes.profiles import DEFAULT_PROFILE, SandboxProfile
+from moorage.telemetry import get_logger
 
 _THREADS = 32
-_CREATE_ATTEMPTS = 3
-_PROBE_SECONDS = 10.0
-_PROBE_LIFE_SECONDS = 600.0
+
+log = get_logger(__name__)
+
+type Shortcomings = list[Shortcoming]  # within the class `list` is a method
 
 
 class DockerSandboxes:
     """The SandboxProvider over a Docker engine.
 
-    `installation` tells the containers of several servers on one engine apart: 1 to 32 of `[a-z0-9]`. `image` must
-    have been built or loaded before; it is never pulled here.
+    The installation in `settings` tells the containers of several servers on one engine apart: 1 to 32 of `[a-z0-9]`.
+    The profiles' images must have been built or loaded before; they are never pulled here. `warm` containers under the
+    profile `default` stand ready, beside those that `limits` count.
     """
 
     name: Literal["docker"] = "docker"
@@ -40,123 +41,102 @@ class DockerSandboxes:
 
     def __init__(
         self,
+        settings: ContainerSettings,
         *,
-        installation: str,
-        image: str,
-        agent: AgentIdentity,
-        workspace_dir: str = "/workspace",
-        shared_dir: str = "/shared",
-        runtime: str | None = None,
+        folders: Folders,
+        profiles: Mapping[str, SandboxProfile],
+        limits: Limits | None = None,
+        warm: int = 0,
     ) -> None:
-        self._installation = installation
-        self._image = image
-        self._agent = agent
-        self._workspace_dir = workspace_dir
-        self._shared_dir = shared_dir
-        self._runtime = runtime
-        self._engine = Engine(connections=_THREADS)
+        self._settings = settings
+        self._folders = folders
+        self._profiles = dict(profiles)
         self._pool = BlockingPool(_THREADS, name="docker")
+        self._engine = Engine(connections=_THREADS)
+        self._maker = ContainerMaker(self._engine, settings)
+        locks = Locks(_root_of(folders))
+        default = self._profiles[DEFAULT_PROFILE]
+        self._warm = WarmPool(self._maker, folders=folders, locks=locks, profile=default, size=warm)
+        self._warm_size = warm
+        self._refilling: asyncio.Task[None] | None = None
+        self._containers = Containers(
+            self._maker,
+            folders=folders,
+            locks=locks,
+            profiles=self._profiles,
+            limits=limits or Limits(),
+            warm=self._warm,
+        )
 
-    async def check(self) -> None:
-        await self._pool.run(self._check_runtime)
-        ref = await self._pool.run(self._create_probe)
+    async def check(self) -> Shortcomings:
+        return await self._pool.run(self._check)
+
+    async def prepare_folder(self, thread_id: ThreadId, *, profile: str = DEFAULT_PROFILE) -> None:
+        await self._pool.run(lambda: self._containers.prepare_folder(thread_id, profile))
+
+    async def ensure(self, thread_id: ThreadId, *, profile: str | None, fencing_token: int | None = None) -> Bounds:
         try:
-            result = await self._sandbox(ref, workdir="/").run("true", time_limit=_PROBE_SECONDS)
+            return await self._pool.run(lambda: self._containers.ensure(thread_id, profile, fencing_token))
         finally:
-            await self.delete(ref)
-        if result.exit_code != 0:
-            raise SandboxUnavailable(f"A container of image {self._image} cannot run `true`: {result.output[:300]}")
+            self._refill_soon()
 
-    async def create(self, spec: SandboxSpec) -> str:
-        return await self._pool.run(lambda: self._create(spec))
+    async def open_helper(self, thread_id: ThreadId, *, fencing_token: int | None = None) -> ExecChannel:
+        return await open_channel(await self.open_stream(thread_id, fencing_token=fencing_token))
 
-    async def connect(self, ref: str) -> Sandbox:
-        return self._sandbox(ref, workdir=self._workspace_dir)
+    async def open_stream(self, thread_id: ThreadId, *, fencing_token: int | None = None) -> socket.socket:
+        """As `open_helper`, but the connection itself, for whoever makes the channel (`open_channel`) elsewhere."""
+        return await self._pool.run(
+            lambda: self._containers.open_stream(thread_id, fencing_token), abandon=socket.socket.close
+        )
 
-    async def pause(self, ref: str) -> None:
-        await self._pool.run(lambda: self._engine.kill(ref))
+    async def kill_all(self, thread_id: ThreadId, *, fencing_token: int | None = None) -> None:
+        await self._pool.run(lambda: self._containers.kill_all(thread_id, fencing_token))
 
-    async def delete(self, ref: str) -> None:
-        await self._pool.run(lambda: self._engine.remove(ref))
+    async def pause(self, thread_id: ThreadId) -> None:
+        await self._pool.run(lambda: self._containers.pause(thread_id))
 
-    async def list(self) -> list[SandboxInfo]:
-        found = await self._pool.run(self._containers)
-        infos = [
-            SandboxInfo(
-                ref=_name(container),
-                thread_id=ThreadId(container["Labels"].get(THREAD_LABEL, "")),
-                running=container["State"] == "running",
-            )
-            for container in found
-        ]
-        return [info for info in infos if owner_of(info.thread_id) is not None]  # no probes
+    async def remove(self, thread_id: ThreadId, *, files: bool) -> None:
+        await self._pool.run(lambda: self._containers.remove(thread_id, files=files))
+
+    async def list(self, *, folders: bool = False) -> list[SandboxInfo]:
+        return await self._pool.run(lambda: self._containers.list(folders=folders))
+
+    async def stats(self, thread_id: ThreadId) -> SandboxStats:
+        return await self._pool.run(lambda: self._containers.stats(thread_id))
 
     async def close(self) -> None:
+        if self._refilling is not None:
+            self._refilling.cancel()
+            await asyncio.wait([self._refilling])
+        await self._pool.run(self._warm.close)
         self._pool.close()
         self._engine.close()
 
-    def _sandbox(self, ref: str, *, workdir: str) -> SupervisedSandbox:
-        launcher = ExecLauncher(self._engine, self._pool, ref, agent=self._agent, workspace_dir=workdir)
-        return SupervisedSandbox(ref, launcher, workspace=workdir)
-
-    def _profile(self) -> ContainerProfile:
-        image_id = self._engine.image_id(self._image)
-        if image_id is None:
-            raise SandboxUnavailable(
-                f"The sandbox image {self._image} is not there. Build it with `scripts/sandbox-image`, or load it with "
-                "`docker load`; it is never pulled while the server runs."
-            )
-        return ContainerProfile(
-            image_id=image_id,
-            installation=self._installation,
-            agent=self._agent,
-            workspace_dir=self._workspace_dir,
-            shared_dir=self._shared_dir,
-            runtime=self._runtime,
-        )
-
-    def _create(self, spec: SandboxSpec) -> str:
-        """Find or make the thread's container and start it. One made otherwise than we would now is replaced."""
-        name = container_name(self._installation, spec.thread_id)
-        body = container_body(self._profile(), spec)
-        for _ in range(_CREATE_ATTEMPTS):
-            try:
-                self._engine.create(name, body)
-            except ContainerExists:
-                found = self._engine.inspect(name)
-                if found is None:
-                    continue
-                if found["Config"]["Labels"].get(DIGEST_LABEL) != body["Labels"][DIGEST_LABEL]:
-                    self._engine.remove(name)
-                    continue
-            self._engine.start(name)
-            return name
-        raise Unavailable("The sandbox's container keeps being replaced by somebody else.", retry_after=5)
-
-    def _check_runtime(self) -> None:
+    def _check(self) -> Shortcomings:
+        runtime = self._settings.runtime
         info = self._engine.info()
-        if info["OSType"] != "linux":
-            raise SandboxUnavailable("The Docker engine runs Windows containers: switch it to Linux containers.")
-        if self._runtime and self._runtime not in info["Runtimes"]:
-            raise SandboxUnavailable(
-                f"SANDBOX_RUNTIME={self._runtime} is not one of the engine's runtimes: {', '.join(info['Runtimes'])}."
-            )
+        check_engine(info, runtime=runtime)
+        for profile in self._profiles.values():
+            self._maker.image_id(profile)
+        said = probe(self._maker, self._profiles[DEFAULT_PROFILE])
+        self._warm.bury()
+        return [
+            *lacks_of_engine(info, runtime=runtime),
+            *lacks_of_container(said, info, runtime=runtime),
+            *self._folders.shortcomings(),
+        ]
 
-    def _containers(self) -> Sequence[Body]:
-        return self._engine.list(f"{INSTALLATION_LABEL}={self._installation}")
+    def _refill_soon(self) -> None:
+        if self._warm_size and (self._refilling is None or self._refilling.done()):
+            self._refilling = asyncio.create_task(self._refill())
 
-    def _create_probe(self) -> str:
-        """A container like a thread's, but without its folders. Those of servers that died at it are removed."""
-        prefix = container_name(self._installation, "probe-")
-        for container in self._containers():
-            if _name(container).startswith(prefix) and container["Created"] < time.time() - _PROBE_LIFE_SECONDS:
-                self._engine.remove(_name(container))
-        name = prefix + secrets.token_hex(8)
-        body = probe_body(self._profile(), name)
-        self._engine.create(name, body)
-        self._engine.start(name)
-        return name
+    async def _refill(self) -> None:
+        try:
+            while await self._pool.run(self._warm.refill):
+                pass
+        except SandboxUnavailable as error:  # the next new thread's is made on the spot, and then we try again
+            log.warning("warm_sandboxes_missing", reason=error.detail)
 
 
-def _name(container: Body) -> str:
-    return str(container["Names"][0]).removeprefix("/")
+def _root_of(folders: Folders) -> Path:
+    return folders.path(user_place(UserId("anybody"))).parents[1]
