@@ -188,6 +188,7 @@ class Settings(BaseModel):
                 "SANDBOX=bubblewrap is for demos and single-user machines: use SANDBOX=docker, or set "
                 "SANDBOX_ALLOW_WEAK=1 if every user of this server may be trusted with the machine"
             )
+        _refuse_contradictions(self)
         return self
 
 
@@ -240,6 +241,25 @@ def _explain(error: ValidationError) -> str:
         text = item["msg"].removeprefix("Value error, ")
         lines.append(f"{name}: {text}" if name else text)
     return "; ".join(lines)
+
+
+def _refuse_contradictions(settings: Settings) -> None:
+    """What is asked of sandboxes that the kind of sandbox chosen cannot do, or would silently not do."""
+    if settings.sandbox == "bubblewrap":
+        of_engines = {
+            "SANDBOX_BROKER": settings.sandbox_broker,
+            "SANDBOX_RUNTIME": settings.sandbox_runtime,
+            "SANDBOX_WARM": settings.sandbox_warm,
+        }
+        for name, value in of_engines.items():
+            if value:
+                raise ValueError(f"{name} is for containers, and SANDBOX=bubblewrap has none: take out one of them")
+    if settings.sandbox_network == "none" and settings.sandbox_allow:
+        raise ValueError("SANDBOX_ALLOW means nothing without SANDBOX_NETWORK=allowlist: set it, or take both out")
+    if settings.sandbox_network == "allowlist" and not settings.sandbox_allow:
+        raise ValueError("SANDBOX_NETWORK=allowlist needs SANDBOX_ALLOW: at least one host:port")
+    if settings.sandbox_broker_uids and settings.sandbox_broker is None:
+        raise ValueError("SANDBOX_BROKER_UIDS means nothing without SANDBOX_BROKER: set it, or take both out")
 
 
 def _refuse_weak_key(key: str) -> None:

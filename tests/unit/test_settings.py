@@ -201,3 +201,18 @@ def test_webhooks_may_reach_hosts_and_networks_and_nothing_else() -> None:
 def test_the_secret_of_webhooks_is_long() -> None:
     with pytest.raises(SettingsError, match="WEBHOOK_SECRET: must be at least 32 bytes"):
         load(WEBHOOK_SECRET="short")
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"SANDBOX": "bubblewrap", "SANDBOX_WARM": "2"}, "SANDBOX_WARM"),
+        ({"SANDBOX": "bubblewrap", "SANDBOX_RUNTIME": "runsc"}, "SANDBOX_RUNTIME"),
+        ({"SANDBOX": "bubblewrap", "SANDBOX_BROKER": "/run/moorage/sandboxd.sock"}, "SANDBOX_BROKER"),
+        ({"SANDBOX_ALLOW": "pypi.org:443"}, "SANDBOX_NETWORK=allowlist"),
+        ({"SANDBOX_NETWORK": "allowlist"}, "SANDBOX_ALLOW"),
+        ({"SANDBOX_BROKER_UIDS": "1000"}, "SANDBOX_BROKER_UIDS"),
+    ],
+)
+def test_what_sandboxes_cannot_be_together_is_refused(settings: dict[str, str], named: str) -> None:
+    assert named in refusal(**settings)
