@@ -8,7 +8,8 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Generator
+import weakref
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,7 +63,8 @@ class Registry:
     set, is who every agent is: a server that is not root can give no other.
     """
 
-    def __init__(self, path: Path, *, uids: range) -> None:
+    def __init__(self, path: Path, *, uids: range, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self.everyone: AgentIdentity | None = None
         self.uids = uids
         self._path = path.absolute()
@@ -162,7 +164,7 @@ class Registry:
         if known:
             return known[0]
         uid = self._take(connection, found)
-        connection.execute("INSERT INTO places VALUES (?, ?, ?, ?)", (place, owner, uid, int(time.time())))
+        connection.execute("INSERT INTO places VALUES (?, ?, ?, ?)", (place, owner, uid, int(self._clock())))
         return uid
 
     def _gid(self, connection: sqlite3.Connection, owner: UserId, found: int | None) -> int:
@@ -193,14 +195,14 @@ class Registry:
         return next((number for number in turn if not _is_taken(connection, number)), None)
 
     def _forget_unused(self, connection: sqlite3.Connection) -> None:
-        before = int(time.time()) - _UNUSED_SECONDS
+        before = int(self._clock()) - _UNUSED_SECONDS
         for place, owner in connection.execute("SELECT place, owner FROM places WHERE since < ?", (before,)).fetchall():
             if find_place(self._path.parent, UserId(owner), place) is None:
                 connection.execute("DELETE FROM places WHERE place = ?", (place,))
 
     def _believe_the_disk(self, connection: sqlite3.Connection) -> None:
         """Give the places that are there back who they belong to, before anybody new takes these numbers."""
-        now = int(time.time())
+        now = int(self._clock())
         for found in places_on_disk(self._path.parent):
             for sql, number, row in (
                 ("INSERT OR IGNORE INTO users VALUES (?, ?)", found.gid, (found.owner, found.gid)),
@@ -249,6 +251,7 @@ class Registry:
             connection.close()
             raise
         self._connection = connection
+        weakref.finalize(self, connection.close)
         return connection
 
     def _close(self) -> None:
