@@ -83,7 +83,8 @@ def test_the_root_is_the_empty_path():
         "/", "/etc/passwd", "//etc", "a//b", "a/", "./a", "a/./b", "..", "../a", "a/..", "a/../b", ".", "a\0b", "a\nb",
         "a\x7fb", "a\x85b", "a\\b", "..\\a", "C:", "C:/Windows", "c:\\a", "a/c:b", "~", "~/a", "~root", "a/~",
         "a\u202eb", "a\u200bb", "a\u2066b", "\ufeffa", "a\u00adb", "a\u2028b", "a\U000e0041b", "a\ud800b", "\udcff",
-        "\\x2e\\x2e", "\\x2e\\x2e/a", "a\\x2fb", "a\\x00", "\\x41", "\\xFF", "\\xff\\xZZ", "\\x", "\\xe9\\x", "\\xc3\\xa9", "\\",
+        "\\x2e\\x2e", "\\x2e\\x2e/a", "a\\x2fb", "a\\x00", "\\x41", "\\xFF", "\\xff\\xZZ", "\\x", "\\xe9\\x",
+        "\\xc3\\xa9", "\\",
     ],
 )  # fmt: skip
 def test_what_is_not_plain_is_refused(path: str):

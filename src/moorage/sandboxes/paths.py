@@ -1,12 +1,12 @@
-"""Paths of files as people and programs give them, and names of files as they are shown: text here, bytes inside.
+"""Paths of files as people and programs give them: text here, bytes inside.
 
-A name in a workspace is any bytes but NUL and `/`. What could mislead whoever reads it, or is no text, is shown as
-`\\xNN` per byte (lower-case hex, the backslash itself too), and a path may hold exactly that: so each file has one
-name, and can be read, moved and deleted by it.
+Each part is a name as it is shown, odd bytes escaped (see `shown_name`), and nothing else: so every file of a workspace
+can be read, moved and deleted by the path under which it is listed.
 """
 
 import re
 
+from moorage.sandboxes.helper.names import shown_name
 from moorage.sandboxes.port import PathError
 
 MAX_NAME_BYTES = 255
@@ -14,12 +14,6 @@ MAX_PATH_BYTES = 1024
 MAX_DEPTH = 32
 MAX_TEXT = 4 * MAX_PATH_BYTES  # of a path whose every byte is escaped
 
-# Controls, what is invisible, has no width or turns the direction of writing, line separators, tags.
-_REFUSED = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
-    r"\u3164\ufeff\uffa0\ufff0-\uffff\U000e0000-\U000e0fff\\]"
-)
-_HOME_OR_DRIVE = re.compile(r"~|[A-Za-z](?=:)")
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 
 type Parts = tuple[bytes, ...]
@@ -55,25 +49,9 @@ def _parse_name(text: str) -> bytes:
     return name
 
 
-def shown_name(name: bytes) -> str:
-    """A name as it is shown, in lists as in paths: itself, or with `\\xNN` for each byte that has no place there."""
-    text = _REFUSED.sub(_escape, name.decode("utf-8", "surrogateescape"))
-    text = "".join(_escape_byte(char) if "\ud800" <= char <= "\udfff" else char for char in text)
-    if found := _HOME_OR_DRIVE.match(text):
-        end = 0 if found.group() == "~" else 1
-        text = text[:end] + f"\\x{ord(text[end]):02x}" + text[end + 1 :]
-    return text
-
-
 def shown_path(parts: Parts) -> str:
     """The path that leads through these names; `parse_path` gives them back."""
     return "/".join(map(shown_name, parts))
 
 
-def _escape(match: re.Match[str]) -> str:
-    return "".join(f"\\x{byte:02x}" for byte in match.group().encode())
-
-
-def _escape_byte(surrogate: str) -> str:
-    """Python puts a byte that is no UTF-8 into the lone surrogate U+DC00 + byte."""
-    return f"\\x{ord(surrogate) - 0xDC00:02x}"
+__all__ = ["MAX_TEXT", "Parts", "parse_path", "shown_name", "shown_path"]
