@@ -1,5 +1,6 @@
 """The set-up scripts, run against stand-ins for `docker` and `id` at the front of the PATH."""
 
+import json
 import os
 import re
 import subprocess
@@ -98,6 +99,28 @@ def test_stop_leaves_a_process_alone_that_got_the_engines_old_pid(shell: Shell) 
         assert done.returncode == 0
         assert bystander.poll() is None
         bystander.kill()
+
+
+@pytest.mark.skipif(Path("/etc/docker/daemon.json").exists(), reason="this machine's engine is configured by hand")
+@pytest.mark.skipif(
+    not Path("/etc/debian_version").exists() or os.getuid() != 0, reason="only root on Debian starts one"
+)
+def test_an_engine_of_our_own_knows_gvisor(shell: Shell) -> None:
+    started = shell.engine_folder / "started"
+    shell.command("docker", f"[ -e {started} ] && echo 99.0")
+    shell.command(
+        "dockerd", f'echo "dockerd $*" >>"$CALLS"; echo 1 >{shell.engine_folder}/dockerd.pid; touch {started}'
+    )
+    for installed in ("iptables", "runsc", "apt-get"):
+        shell.command(installed, "true")
+
+    done = shell.run("docker-engine", "start")
+
+    assert done.returncode == 0, done.stderr
+    configuration = shell.engine_folder / "daemon.json"
+    assert f"--config-file {configuration}" in shell.calls[0]
+    runsc = json.loads(configuration.read_text())["runtimes"]["runsc"]
+    assert runsc["runtimeArgs"] == ["--network=none", "--platform=ptrace"]
 
 
 def test_an_image_that_is_not_ours_is_never_rebuilt(shell: Shell) -> None:
