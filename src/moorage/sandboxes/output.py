@@ -4,7 +4,10 @@ import codecs
 import re
 from collections import deque
 
+from moorage.sandboxes.port import CommandResult, OnOutput, Outcome, StreamName
+
 # Control characters but tab, newline and carriage return: NUL breaks Postgres, ESC takes over terminals.
+_STREAMS: dict[bytes, StreamName] = {b"o": "stdout", b"e": "stderr"}
 _UNWANTED = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f]")
 
 
@@ -64,6 +67,32 @@ class KeptOutput:
     def text(self) -> str:
         head, tail = "".join(self._head), "".join(self._tail)
         return f"{head}\n... [{self._cut} bytes cut here] ...\n{tail}" if self._cut else head + tail
+
+
+class CommandOutput:
+    """Both streams of one command, shown as they come and kept within bounds."""
+
+    def __init__(self, keep: int, on_output: OnOutput | None, *, raw: bool) -> None:
+        self.bytes = 0
+        self._kept = KeptOutput(keep)
+        self._text = {kind: TextStream(raw=raw) for kind in _STREAMS}
+        self._on_output = on_output
+
+    def add(self, kind: bytes, data: bytes) -> None:
+        """`kind`: o for stdout, e for stderr."""
+        self.bytes += len(data)
+        self._show(kind, self._text[kind].feed(data))
+
+    def result(self, outcome: Outcome, exit_code: int | None) -> CommandResult:
+        for kind in _STREAMS:
+            self._show(kind, self._text[kind].feed(b"", final=True))
+        return CommandResult(exit_code, self._kept.text(), self._kept.truncated, outcome, self.bytes)
+
+    def _show(self, kind: bytes, text: str) -> None:
+        if text:
+            self._kept.add(text)
+            if self._on_output:
+                self._on_output(_STREAMS[kind], text)
 
 
 def _split(text: str, size: int) -> tuple[str, str]:

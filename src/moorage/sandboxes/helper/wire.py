@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # importing typing takes milliseconds
     from socket import socket
     from typing import Any
 
-    Order = Callable[["Link", "dict[str, Any]"], "dict[str, object]"]
+    Order = Callable[["Link", "dict[str, Any]"], "dict[str, object] | None"]
 
 HEADER = struct.Struct(">cII")
 CREDIT_BYTES = struct.Struct(">I")

@@ -325,7 +325,6 @@ class Zygote:
 def carry_out(link: Link, function: "Order", order: "dict[str, Any]") -> None:
     """In the order's own process: wait for the word to go, do it, and report."""
     try:
-        link.wait_for_go()
         report = _attempt(link, function, order)
         link.send(b"x", json.dumps(report).encode())
         link.flush()
@@ -335,8 +334,9 @@ def carry_out(link: Link, function: "Order", order: "dict[str, Any]") -> None:
 
 def _attempt(link: Link, function: "Order", order: "dict[str, Any]") -> "dict[str, object]":
     try:
+        link.wait_for_go()
         os.chdir(order["cwd"])
-        return function(link, order)
+        return {"outcome": "exited", **(function(link, order) or {})}
     except Killed:
         link.killed = False  # there may be somebody to hear that it is done
         return {"outcome": "killed"}
