@@ -36,7 +36,7 @@ async def in_background(engine: Engine, runtime: Runtime, approvals: PostgresApp
     chores = _chores(runtime.settings, runtime.database, engine.queue, approvals, runtime.threads)
     beside: list[Beside] = [
         engine.event_log.poll_forever,
-        partial(engine.sandboxes.keep_sweeping, engine.thread_store.existing),
+        partial(engine.sandboxes.keep_sweeping, engine.busy_threads.existing),
         engine.notices.run_forever,
         runtime.deliveries.deliver_forever,
         *(partial(keep_up, chore) for chore in (cron_chore(runtime.crons), *chores)),

@@ -26,6 +26,7 @@ from moorage.runs.worker import Worker
 from moorage.runtime.database import installation_of
 from moorage.runtime.models import assistant_policy, load_for_run, make_agents
 from moorage.runtime.providers import open_sandboxes
+from moorage.sandboxes.profiles import load_profiles
 from moorage.sandboxes.service import Sandboxes
 from moorage.settings import Settings
 
@@ -41,6 +42,7 @@ class Engine:
     queue: PostgresRunQueue
     thread_store: PostgresThreadStore
     sandboxes: Sandboxes
+    busy_threads: BusyThreads
     agents: Agents
     model_name: str
     assistants: Assistants
@@ -58,9 +60,10 @@ async def open_engine(settings: Settings, stack: AsyncExitStack, database: Datab
     queue = _queue(settings, database, event_log)
     thread_store = PostgresThreadStore(database, session_life=life)
     installation = await installation_of(settings, url)
-    sandboxes = await open_sandboxes(settings, stack, thread_store, BusyThreads(database), installation=installation)
-    agents, model_name = await make_agents(settings, stack, sandboxes)
-    assistants = Assistants(PostgresAssistantStore(database), assistant_policy(settings, agents))
+    busy_threads, profiles = BusyThreads(database), load_profiles(settings)
+    sandboxes = await open_sandboxes(settings, stack, busy_threads, profiles, installation=installation)
+    agents, model_name = await make_agents(settings, stack, sandboxes, profiles)
+    assistants = Assistants(PostgresAssistantStore(database), assistant_policy(settings, agents, profiles))
     load = partial(load_for_run, assistants, agents)
     name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
     worker = _worker(settings, database, queue, event_log, agents, load, sandboxes, name=name) if work else None
@@ -75,6 +78,7 @@ async def open_engine(settings: Settings, stack: AsyncExitStack, database: Datab
         queue=queue,
         thread_store=thread_store,
         sandboxes=sandboxes,
+        busy_threads=busy_threads,
         agents=agents,
         model_name=model_name,
         assistants=assistants,

@@ -1,106 +1,175 @@
 """Which kind of sandbox there is, and the service over it."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 
-from moorage.adapters.bubblewrap import BubblewrapSandboxes
-from moorage.adapters.docker import DockerSandboxes
+from moorage.adapters.docker import open_channel
+from moorage.adapters.folders import Folders
 from moorage.adapters.postgres.busy_threads import BusyThreads
-from moorage.adapters.postgres.threads import PostgresThreadStore
+from moorage.adapters.sandbox_kinds import make_bubblewrap, make_docker, make_folders
+from moorage.adapters.sandboxd import BrokerSandboxes
 from moorage.errors import InvalidInput
+from moorage.ids import ThreadId
 from moorage.runtime.database import installation_of
-from moorage.sandboxes.port import SandboxLimits, SandboxProvider, SandboxUnavailable
+from moorage.sandboxes.helper_sandbox import HelperSandbox
+from moorage.sandboxes.place import KillAll, OpenSandbox
+from moorage.sandboxes.port import Bounds, Channel, SandboxProvider, SandboxUnavailable, Shortcoming
+from moorage.sandboxes.profiles import SandboxProfile, load_profiles
 from moorage.sandboxes.service import Sandboxes
-from moorage.sandboxes.workspace import Workspaces
 from moorage.settings import Settings
 from moorage.telemetry import get_logger
 
 log = get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class SandboxKind:
+    """What sandboxes there are, and what they lack. `storage` bounds workspaces; None when a broker sees to that."""
+
+    provider: SandboxProvider
+    shortcomings: Sequence[Shortcoming]
+    storage: str | None
+
+
 async def open_sandboxes(
     settings: Settings,
     stack: AsyncExitStack,
-    threads: PostgresThreadStore,
-    busy_threads: BusyThreads,
+    threads: BusyThreads,
+    profiles: Mapping[str, SandboxProfile],
     *,
     installation: str,
 ) -> Sandboxes:
     """The sandboxes of all threads, with those removed whose thread is gone."""
-    provider = await stack.enter_async_context(open_sandbox_provider(settings, installation=installation))
-    limits = SandboxLimits(cpus=settings.sandbox_cpus, memory_mb=settings.sandbox_memory_mb, pids=settings.sandbox_pids)
+    kind = await stack.enter_async_context(open_sandbox_kind(settings, profiles, installation=installation))
     sandboxes = Sandboxes(
-        provider,
-        _workspaces(settings),
-        limits=limits,
+        kind.provider,
+        _Connecting(settings),
         idle_seconds=settings.sandbox_idle_minutes * 60,
-        busy=busy_threads.among,
+        wait_seconds=settings.sandbox_wait_seconds,
+        work=threads,
     )
     stack.push_async_callback(sandboxes.close)
     removed = await sandboxes.reconcile(threads.existing)
-    log.info("sandboxes_ready", kind=provider.name, orphans_removed=removed)
+    log.info("sandboxes_ready", kind=kind.provider.name, storage=kind.storage, orphans_removed=removed)
     return sandboxes
+
+
+@asynccontextmanager
+async def open_sandbox_kind(
+    settings: Settings, profiles: Mapping[str, SandboxProfile] | None = None, *, installation: str
+) -> AsyncGenerator[SandboxKind]:
+    """The broker's sandboxes, Docker's or bubblewrap's, proven to work. `auto` takes Docker if an engine answers.
+
+    Raises SandboxUnavailable, saying what to do; with SANDBOX_STRICT also when anything is lacking.
+    """
+    choice = _Choice(settings, profiles or load_profiles(settings), installation)
+    async with choice.closing():
+        shortcomings = await choice.prove()
+        _tell(shortcomings, strict=settings.sandbox_strict)
+        yield SandboxKind(choice.provider, shortcomings, choice.storage)
 
 
 @asynccontextmanager
 async def open_sandbox_provider(
     settings: Settings, *, installation: str | None = None
 ) -> AsyncGenerator[SandboxProvider]:
-    """Docker or bubblewrap, proven to work. `auto` takes Docker if an engine answers.
+    """The provider that a server with these settings would use, without trying a sandbox: for looking and clearing up.
 
-    Without `installation`: that of the processes which share DATABASE_URL. Raises SandboxUnavailable, saying what to
-    do.
+    Without `installation`: that of the processes which share DATABASE_URL. Raises SandboxUnavailable.
     """
-    if installation is None:
+    if installation is None and settings.sandbox_broker is None:
         if settings.database_url is None:
             raise InvalidInput("Which installation? Give its name, or set DATABASE_URL")
         installation = await installation_of(settings, settings.database_url.get_secret_value())
-    docker = None if settings.sandbox == "bubblewrap" else await _docker(settings, installation)
-    provider = docker or await _bubblewrap(settings, installation)
-    try:
-        yield provider
-    finally:
-        await provider.close()
+    choice = _Choice(settings, load_profiles(settings), installation or "")
+    async with choice.closing():
+        await choice.find()
+        yield choice.provider
 
 
-def _workspaces(settings: Settings) -> Workspaces:
-    return Workspaces(
-        settings.workspace_root,
-        settings.shared_dir,
-        host_root=settings.sandbox_host_workspace_root,
-        host_shared=settings.sandbox_host_shared_dir,
-    )
+class _Choice:
+    """Takes the first kind that may be had."""
 
+    def __init__(self, settings: Settings, profiles: Mapping[str, SandboxProfile], installation: str) -> None:
+        self._settings = settings
+        self._profiles = profiles
+        self._installation = installation
+        self._folders: Folders | None = None
+        if settings.sandbox_broker is not None:
+            self.provider: SandboxProvider = BrokerSandboxes(settings.sandbox_broker, open_channel=open_channel)
+            return
+        self._folders = make_folders(settings)
+        make = make_bubblewrap if settings.sandbox == "bubblewrap" else make_docker
+        self.provider = make(settings, self._folders, profiles, installation=installation)
 
-async def _docker(settings: Settings, installation: str) -> DockerSandboxes | None:
-    """None when no engine answers and a weaker sandbox will do."""
-    docker = DockerSandboxes(
-        installation=installation,
-        image=settings.docker_image,
-        agent=_workspaces(settings).agent,
-        workspace_dir=settings.container_workspace_dir,
-        shared_dir=settings.container_shared_dir,
-        runtime=settings.sandbox_runtime,
-    )
-    try:
-        await docker.check()
-    except SandboxUnavailable as error:
-        await docker.close()
+    @property
+    def storage(self) -> str | None:
+        return self._folders.storage if self._folders else None
+
+    async def prove(self) -> list[Shortcoming]:
+        """Run something in a sandbox; answers what it lacks."""
+        try:
+            found = await self.provider.check()
+        except SandboxUnavailable as error:
+            await self._fall_back(error)
+            found = await self.provider.check()
+        if self.provider.isolation_note:
+            return [Shortcoming("isolation", self.provider.isolation_note), *found]
+        return found
+
+    async def find(self) -> None:
+        """Only see whether it answers."""
+        try:
+            await self.provider.list()
+        except SandboxUnavailable as error:
+            await self._fall_back(error)
+
+    async def _fall_back(self, error: SandboxUnavailable) -> None:
+        """To weaker sandboxes, when no engine answers and they will do; else raise `error`."""
+        settings = self._settings
         may_be_weak = settings.is_loopback or settings.sandbox_allow_weak
-        if error.code != "no_engine" or settings.sandbox == "docker" or not may_be_weak:
-            raise
+        if self._folders is None or error.code != "no_engine" or settings.sandbox != "auto" or not may_be_weak:
+            raise error
+        if self.provider.name == "bubblewrap":
+            raise error
+        await self.provider.close()
         log.warning("no_docker_engine", detail="falling back to bubblewrap", reason=error.detail)
-        return None
-    return docker
+        self.provider = make_bubblewrap(settings, self._folders, self._profiles, installation=self._installation)
+
+    @asynccontextmanager
+    async def closing(self) -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            await self.provider.close()
+            if self._folders is not None:
+                self._folders.registry.close()
 
 
-async def _bubblewrap(settings: Settings, installation: str) -> BubblewrapSandboxes:
-    weak = BubblewrapSandboxes(
-        installation=installation,
-        agent=_workspaces(settings).agent,
-        workspace_dir=settings.container_workspace_dir,
-        shared_dir=settings.container_shared_dir,
-    )
-    await weak.check()
-    log.warning("weak_sandbox", kind=weak.name, note=weak.isolation_note)
-    return weak
+class _Connecting:
+    """`moorage.sandboxes.place.Connect`, as the settings name the folders inside."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    async def __call__(
+        self, thread_id: ThreadId, channel: Channel, bounds: Bounds, *, profile: str | None, kill_all: KillAll
+    ) -> OpenSandbox:
+        del profile  # those of one server differ in what is around the helper only
+        return await HelperSandbox.open(
+            thread_id,
+            channel,
+            bounds,
+            kill_all,
+            workspace=self._settings.container_workspace_dir,
+            shared=self._settings.container_shared_dir,
+        )
+
+
+def _tell(shortcomings: Sequence[Shortcoming], *, strict: bool) -> None:
+    for lack in shortcomings:
+        log.warning("sandbox_shortcoming", name=lack.name, detail=lack.detail)
+    if strict and shortcomings:
+        lacks = "; ".join(f"{lack.name}: {lack.detail}" for lack in shortcomings)
+        raise SandboxUnavailable(f"SANDBOX_STRICT=1, and sandboxes here lack something. {lacks}")

@@ -21,6 +21,7 @@ from moorage.sandboxes.port import (
     SandboxesFull,
     SandboxGone,
     SandboxProvider,
+    SandboxUnavailable,
     fencing_token,
 )
 from moorage.sandboxes.routed import RoutedSandbox
@@ -96,6 +97,11 @@ class Sandboxes:
             place.running = False
         self._places.forget(thread_id)
         self._line.move()
+
+    async def copy_files(self, source: ThreadId, target: ThreadId) -> None:
+        """Give `target`, which has no files yet, a copy of the files of `source`."""
+        if await self.has_files(source):
+            raise SandboxUnavailable(f"The files of {source} cannot be copied to {target} yet.")
 
     async def kill_leftovers(self, thread_id: ThreadId) -> None:
         """Kill all that runs in the thread's sandbox, whichever process started it, in the name of the newest claim.

@@ -1,0 +1,58 @@
+"""The kinds of sandboxes as the settings describe them. Nothing is tried or made here."""
+
+from collections.abc import Mapping
+
+from moorage.adapters.bubblewrap import BubblewrapSandboxes
+from moorage.adapters.docker import ContainerSettings, DockerSandboxes, Limits
+from moorage.adapters.folders import Folders, Registry, uid_range
+from moorage.sandboxes.profiles import SandboxProfile
+from moorage.settings import Settings
+
+_REGISTRY = ".registry.sqlite3"
+
+
+def make_folders(settings: Settings) -> Folders:
+    """Where workspaces are, with the registry of who works in them. Raises InvalidInput for a bad SANDBOX_UID_RANGE."""
+    registry = Registry(settings.workspace_root / _REGISTRY, uids=uid_range(settings.sandbox_uid_range))
+    return Folders(
+        settings.workspace_root,
+        settings.shared_dir,
+        registry=registry,
+        storage=settings.sandbox_storage,
+        host_root=settings.sandbox_host_workspace_root,
+        host_shared=settings.sandbox_host_shared_dir,
+        shared_disk_mb=settings.sandbox_shared_disk_mb,
+    )
+
+
+def make_docker(
+    settings: Settings, folders: Folders, profiles: Mapping[str, SandboxProfile], *, installation: str
+) -> DockerSandboxes:
+    """Containers of an engine that this process itself reaches."""
+    packages = settings.sandbox_packages_dir
+    return DockerSandboxes(
+        ContainerSettings(
+            installation=installation,
+            workspace_dir=settings.container_workspace_dir,
+            shared_dir=settings.container_shared_dir,
+            runtime=settings.sandbox_runtime,
+            packages=str(packages.absolute()) if packages else None,
+        ),
+        folders=folders,
+        profiles=profiles,
+        limits=Limits(settings.sandbox_max_running, settings.sandbox_max_running_per_user),
+        warm=settings.sandbox_warm,
+    )
+
+
+def make_bubblewrap(
+    settings: Settings, folders: Folders, profiles: Mapping[str, SandboxProfile], *, installation: str
+) -> BubblewrapSandboxes:
+    """Namespaces on this machine."""
+    return BubblewrapSandboxes(
+        installation=installation,
+        folders=folders,
+        profiles=profiles,
+        workspace_dir=settings.container_workspace_dir,
+        shared_dir=settings.container_shared_dir,
+    )
