@@ -12,10 +12,12 @@ from typer.main import get_command
 _COMMANDS = {
     "serve": "moorage.cli.serve:serve",
     "worker": "moorage.cli.worker:worker",
+    "sandboxd": "moorage.cli.sandboxd:sandboxd",
     "chat": "moorage.cli.chat:chat",
     "demo": "moorage.cli.demo:demo",
     "doctor": "moorage.cli.doctor:doctor",
     "migrate": "moorage.cli.migrate:migrate",
+    "sandbox": "moorage.cli.sandbox:app",
     "user": "moorage.cli.user:app",
 }
 

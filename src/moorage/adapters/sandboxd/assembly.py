@@ -1,0 +1,101 @@
+"""The broker, put together: the engine's sandboxes as the settings say, and nothing of a server."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from moorage.adapters.docker import ContainerSettings, DockerSandboxes, Limits
+from moorage.adapters.folders import Folders, Registry, uid_range
+from moorage.adapters.sandboxd.server import Broker, allowed_uids
+from moorage.adapters.sandboxd.socket_file import listening
+from moorage.errors import InvalidInput
+from moorage.sandboxes.port import SandboxUnavailable, Shortcoming
+from moorage.sandboxes.profiles import SandboxProfile, load_profiles
+from moorage.settings import Settings
+from moorage.telemetry import get_logger
+
+_REGISTRY = ".registry.sqlite3"
+
+log = get_logger(__name__)
+
+
+@asynccontextmanager
+async def open_broker(settings: Settings, path: Path, *, group: int | None = None) -> AsyncGenerator[asyncio.Event]:
+    """A broker that serves at `path` while the block runs; it stops when the event is set, or the block ends.
+
+    Its sandboxes are tried first: raises SandboxUnavailable when they do not work here, or lack something and
+    SANDBOX_STRICT is set.
+    """
+    profiles = load_profiles(settings)
+    provider = make_docker_sandboxes(settings, profiles, installation=broker_installation(settings))
+    try:
+        with listening(path, group=group) as listener:
+            shortcomings = await provider.check()
+            _refuse_if_strict(settings, shortcomings)
+            uids = allowed_uids(settings.sandbox_broker_uids)
+            broker = Broker(provider, profiles=profiles, uids=uids, shortcomings=shortcomings)
+            stop = asyncio.Event()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(broker.serve(listener, until=stop))
+                log.info("broker_started", socket=str(path), uids=sorted(uids), profiles=sorted(profiles))
+                try:
+                    yield stop
+                finally:
+                    stop.set()
+    finally:
+        await provider.close()
+
+
+def make_docker_sandboxes(
+    settings: Settings, profiles: dict[str, SandboxProfile], *, installation: str
+) -> DockerSandboxes:
+    """The engine's sandboxes, reached by this process itself."""
+    registry = Registry(settings.workspace_root / _REGISTRY, uids=uid_range(settings.sandbox_uid_range))
+    folders = Folders(
+        settings.workspace_root,
+        settings.shared_dir,
+        registry=registry,
+        storage=settings.sandbox_storage,
+        host_root=settings.sandbox_host_workspace_root,
+        host_shared=settings.sandbox_host_shared_dir,
+        shared_disk_mb=settings.sandbox_shared_disk_mb,
+    )
+    packages = settings.sandbox_packages_dir
+    return DockerSandboxes(
+        ContainerSettings(
+            installation=installation,
+            workspace_dir=settings.container_workspace_dir,
+            shared_dir=settings.container_shared_dir,
+            runtime=settings.sandbox_runtime,
+            packages=str(packages.absolute()) if packages else None,
+        ),
+        folders=folders,
+        profiles=profiles,
+        limits=Limits(settings.sandbox_max_running, settings.sandbox_max_running_per_user),
+        warm=settings.sandbox_warm,
+    )
+
+
+def broker_installation(settings: Settings) -> str:
+    """What a broker calls itself on the engine: there is one for each folder of workspaces, and it has no database."""
+    workspaces = settings.sandbox_host_workspace_root or str(settings.workspace_root.absolute())
+    return hashlib.sha256(f"broker\n{workspaces}".encode()).hexdigest()[:16]
+
+
+def broker_socket(settings: Settings) -> Path:
+    """Where the broker listens. Raises InvalidInput when nobody said."""
+    if settings.sandbox_broker is None:
+        raise InvalidInput(
+            "SANDBOX_BROKER is not set: the path of the broker's socket, such as /run/moorage/sandboxd.sock"
+        )
+    return settings.sandbox_broker
+
+
+def _refuse_if_strict(settings: Settings, shortcomings: list[Shortcoming]) -> None:
+    for lack in shortcomings:
+        log.warning("sandbox_shortcoming", name=lack.name, detail=lack.detail)
+    if shortcomings and settings.sandbox_strict:
+        lacks = "; ".join(f"{lack.name}: {lack.detail}" for lack in shortcomings)
+        raise SandboxUnavailable(f"SANDBOX_STRICT=1, and this machine lacks: {lacks}")

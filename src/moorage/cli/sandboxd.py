@@ -1,0 +1,79 @@
+"""`moorage sandboxd`: the broker that alone talks to the container engine."""
+
+import asyncio
+import grp
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvloop
+
+from moorage.adapters.sandboxd.assembly import broker_socket, open_broker
+from moorage.cli.stopping import exit_in_time
+from moorage.cli.terminal import EXIT_USAGE, explained, settings_or_exit
+from moorage.errors import InvalidInput
+from moorage.settings import Settings
+from moorage.telemetry import get_logger, set_up_logging
+
+log = get_logger(__name__)
+
+
+def sandboxd(
+    socket: Annotated[
+        Path | None, typer.Option(help="The socket to serve at, instead of SANDBOX_BROKER.", show_default=False)
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(help="The group, by name or number, that may use the socket. Not set: this process's own."),
+    ] = None,
+) -> None:
+    """Make sandboxes for servers and workers that have no right to use the container engine, until stopped.
+
+    It takes their SANDBOX_* settings, WORKSPACE_ROOT and SHARED_DIR, but needs no database and no secret. Only this
+    process's own user and those in SANDBOX_BROKER_UIDS are heard; they can ask for sandboxes by thread and profile,
+    and for nothing else. What runs in sandboxes goes on when the broker ends.
+
+    Exit codes: 0 stopped; 1 failed, or sandboxes do not work here; 2 wrong usage or settings.
+    """
+    settings = settings_or_exit(sandbox_broker=socket)
+    set_up_logging(level=settings.log_level)
+    try:
+        path, gid = broker_socket(settings), _group_id(group)
+    except InvalidInput as error:
+        typer.secho(f"moorage: {error.detail}", err=True, fg="red")
+        raise typer.Exit(EXIT_USAGE) from None
+    with explained():
+        uvloop.run(_serve(settings, path, gid))
+
+
+async def _serve(settings: Settings, path: Path, group: int | None) -> None:
+    async with open_broker(settings, path, group=group) as stop:
+        _on_signals(stop)
+        typer.echo(f"Moorage sandboxd is ready: {path}")
+        await stop.wait()
+    log.info("stopped")
+
+
+def _on_signals(stop: asyncio.Event) -> None:
+    """The first SIGTERM or SIGINT lets what is under way end; a second SIGINT does not wait for it."""
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        stop.set()
+        exit_in_time()
+        loop.remove_signal_handler(signal.SIGINT)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, end)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def _group_id(group: str | None) -> int | None:
+    if group is None or group.isdecimal():
+        return int(group) if group else None
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise InvalidInput(f"There is no group {group}.") from None
