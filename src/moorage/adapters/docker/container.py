@@ -20,7 +20,7 @@ PACKAGES_DIR = "/opt/packages"
 KEEPER = "65534:65534"  # PID 1 is nobody: the agent's uid can neither signal nor trace it
 
 _SECCOMP = json.dumps(json.loads(Path(__file__).with_name("seccomp.json").read_text()), separators=(",", ":"))
-_TMP_OPTIONS = "mode=1777,noexec,nosuid,nodev"
+_TMP_OPTIONS = "noexec,nosuid,nodev"
 _RUN_MB = 16
 _OPEN_FILES = 4096
 _MIB = 1024 * 1024
@@ -136,8 +136,8 @@ def _bounds(profile: SandboxProfile) -> Body:
             _ulimit("fsize", profile.file_mb * _MIB),
         ],
         "Tmpfs": {
-            "/tmp": f"size={profile.tmp_mb}m,{_TMP_OPTIONS}",  # noqa: S108
-            "/run": f"size={_RUN_MB}m,{_TMP_OPTIONS}",
+            "/tmp": f"size={profile.tmp_mb}m,mode=1777,{_TMP_OPTIONS}",  # noqa: S108
+            "/run": f"size={_RUN_MB}m,mode=0755,{_TMP_OPTIONS}",
         },
     }
 
