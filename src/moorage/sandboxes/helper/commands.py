@@ -3,6 +3,7 @@
 This process is a subreaper: daemons that the command starts become its children, so it finds and kills them all.
 """
 
+import contextlib
 import os
 import resource
 import select
@@ -14,10 +15,11 @@ from moorage.sandboxes.helper.wire import CHUNK, Link
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from typing import Any
 
 _KILL_SECONDS = 5.0
-_KILLED_FIRST = 500  # of 1000, added to what the kernel goes by when it runs out of memory
+_NICE = 10
+_KILLED_FIRST = "500"  # of 1000, added to what the kernel goes by when it runs out of memory
 _DRAINS = 32
 
 
@@ -32,9 +34,9 @@ class Command:
         out, child_out = os.pipe()
         err, child_err = os.pipe()
         child_in, self._in = os.pipe()
-        self.pid = os.fork()
-        if self.pid == 0:
-            _become(order, rlimits, child_in, child_out, child_err)
+        for name, value in rlimits.items():  # of this process, but for what it starts
+            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
+        self.pid = _start(order["command"], {**os.environ, **order.get("env", {})}, (child_in, child_out, child_err))
         for descriptor in (child_in, child_out, child_err):
             os.close(descriptor)
         self.streams = {out: b"o", err: b"e"}
@@ -121,37 +123,21 @@ class Command:
         return True
 
 
-def _become(order: "dict[str, Any]", rlimits: "dict[str, int]", stdin: int, stdout: int, stderr: int) -> "NoReturn":
-    """In the child: turn into the command. Never returns."""
-    try:
-        os.setsid()
-        os.nice(10)
-        for descriptor, target in ((stdin, 0), (stdout, 1), (stderr, 2)):
-            os.dup2(descriptor, target)
-        os.closerange(3, max(stdin, stdout, stderr) + 2)
-        _be_killed_first()
-        for name, value in rlimits.items():
-            resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        environment = {**os.environ, **order.get("env", {})}
-        os.execve("/bin/sh", ["sh", "-c", order["command"]], environment)  # noqa: S606
-    except OSError as error:
-        os.write(2, f"cannot start the command: {error.strerror}\n".encode())
-    finally:
-        os._exit(126)
-
-
-def _be_killed_first() -> None:
-    """When the sandbox runs out of memory, rather than its helper. Kept by whatever this process starts.
-
-    Only a dumpable process may say so; nothing is left here that another one could take.
-    """
-    processes.set_dumpable(True)
-    try:
-        with open("/proc/self/oom_score_adj", "w") as file:
-            file.write(str(_KILLED_FIRST))
-    except OSError:  # not every kind of sandbox has it
-        return
+def _start(command: str, environment: "dict[str, str]", streams: "tuple[int, int, int]") -> int:
+    """The command's shell, in a session of its own. Spawned, not forked: that is a third of the cost."""
+    pid = os.posix_spawn(
+        "/bin/sh",
+        ["sh", "-c", command],
+        environment,
+        file_actions=[(os.POSIX_SPAWN_DUP2, stream, target) for target, stream in enumerate(streams)],
+        setsid=True,
+        setsigdef=[signal.SIGPIPE],
+    )
+    with contextlib.suppress(OSError):  # it may have ended; and not every kind of sandbox has oom_score_adj
+        os.setpriority(os.PRIO_PGRP, pid, _NICE)
+        with open(f"/proc/{pid}/oom_score_adj", "w") as file:  # its children's too, unless it was faster than this
+            file.write(_KILLED_FIRST)
+    return pid
 
 
 def run(link: Link, order: "dict[str, Any]") -> "dict[str, object]":

@@ -7,16 +7,17 @@ import signal
 
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _prctl(option: int, value: int) -> None:
-    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
+    if _libc.prctl(option, value, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
 
 
-def set_dumpable(dumpable: bool) -> None:
-    """Whether processes of the same uid may trace this one and reach its memory and descriptors, until it execs."""
-    _prctl(_PR_SET_DUMPABLE, int(dumpable))
+def refuse_to_be_traced() -> None:
+    """Processes of the same uid reach neither the memory nor the descriptors of this one and those it forks."""
+    _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def become_subreaper() -> None:

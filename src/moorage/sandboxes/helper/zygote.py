@@ -353,7 +353,7 @@ def _failure(error: OSError) -> "dict[str, object]":
 
 
 def main() -> "NoReturn":
-    processes.set_dumpable(False)
+    processes.refuse_to_be_traced()
     processes.become_subreaper()
     os.umask(_UMASK)
     gc.disable()  # a collection in a child would copy what it shares with this process
