@@ -106,6 +106,7 @@ def make_settings(folder: Path, database_url: str, **changes: Any) -> Settings:
             "shared_dir": folder / "shared",
             "llm_model": "scripted:calls",
             "quota_active_sessions": 0,
+            "sandbox_storage": "watch",  # so that tests see workspaces from outside, used or not
             **changes,
         },
     )
@@ -133,7 +134,7 @@ async def remove_sandboxes(settings: Settings) -> None:
     """A server leaves its stopped sandboxes to its next start; this installation has none."""
     async with open_sandbox_provider(settings) as provider:
         for info in await provider.list():
-            await provider.delete(info.ref)
+            await provider.remove(info.thread_id, files=False)
 
 
 NewUser = Callable[[str], Awaitable[User]]

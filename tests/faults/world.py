@@ -23,7 +23,6 @@ from tests.faults.server import Server
 from tests.faults.user import Thread, User
 from tests.faults.waiting import eventually
 
-from moorage.adapters.docker.container import THREAD_LABEL
 from moorage.adapters.postgres.migrate import migrate
 from moorage.settings import load_settings
 
@@ -97,6 +96,7 @@ class World:
             "LLM_API_KEY": "none",
             "QUOTA_ACTIVE_SESSIONS": 0,
             "SANDBOX": self.sandbox,
+            "SANDBOX_STORAGE": "watch",  # so that tests see workspaces from outside, used or not
             "RUN_LEASE_SECONDS": self.lease_seconds,
             **{key.upper(): value for key, value in settings.items()},
         }
@@ -156,7 +156,7 @@ class World:
 
     def container(self, thread: Thread) -> str:
         """The name of the thread's container."""
-        found = docker("ps", "-a", "--filter", f"label={THREAD_LABEL}={thread.id}", "--format", "{{.Names}}").split()
+        found = docker("ps", "-a", "--filter", f"name={thread.id}", "--format", "{{.Names}}").split()
         assert len(found) == 1, f"{found} for {thread.id}"
         return found[0]
 

@@ -21,7 +21,7 @@ from moorage.agent.failures import problem_of
 from moorage.agent.models import SCRIPTED, build_model
 from moorage.cli.api_client import ApiClient, ApiProblem, Unreachable
 from moorage.errors import AppError
-from moorage.runtime import default_model, model_config, open_sandbox_provider
+from moorage.runtime import SandboxKind, default_model, model_config, open_sandbox_kind
 from moorage.settings import Settings
 from moorage_api.server import bind
 
@@ -30,6 +30,8 @@ _LOW_DISK_BYTES = 1024**3
 _SANDBOX_SECONDS = 60.0
 _MODEL_SECONDS = 60.0
 _DATABASE_FIX = "see that Postgres runs and that DATABASE_URL names it, with its user and password"
+_WEAK_FIX = "install Docker and build the image with scripts/sandbox-image, then set SANDBOX=docker"
+_SHORTCOMINGS_FIX = "repair what is named, or accept it; with SANDBOX_STRICT=1 the server would not start"
 _MODEL_FIX = "correct LLM_MODEL, LLM_API_KEY and LLM_BASE_URL"
 _GROUP_AND_OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
@@ -127,18 +129,25 @@ async def check_sandbox(settings: Settings) -> Finding:
     try:
         async with (
             asyncio.timeout(_SANDBOX_SECONDS),
-            open_sandbox_provider(settings, installation="doctor") as provider,
+            open_sandbox_kind(settings, installation="doctor") as kind,
         ):
-            await provider.check()
-            name, note = provider.name, provider.isolation_note
+            seconds = time.monotonic() - began
     except TimeoutError:
         detail = f"no sandbox ran `true` within {_SANDBOX_SECONDS:.0f} s"
         return Finding("sandbox", Status.FAIL, detail, "see whether `docker info` answers; restart the engine")
-    detail = f"{name}: ran `true` in {time.monotonic() - began:.1f} s"
-    if note is None:
+    detail = f"{_described(settings, kind)}: ran `true` in {seconds:.1f} s"
+    if not kind.shortcomings:
         return Finding("sandbox", Status.OK, detail)
-    fix = "install Docker and build the image with scripts/sandbox-image, then set SANDBOX=docker"
-    return Finding("sandbox", Status.WARN, f"{detail}; {note}", fix)
+    lacks = "; ".join(f"{lack.name}: {lack.detail}" for lack in kind.shortcomings)
+    fix = _SHORTCOMINGS_FIX if kind.provider.isolation_note is None else _WEAK_FIX
+    return Finding("sandbox", Status.WARN, f"{detail}; {lacks}", fix)
+
+
+def _described(settings: Settings, kind: SandboxKind) -> str:
+    if settings.sandbox_broker is not None:
+        return f"{kind.provider.name}, by the broker at {settings.sandbox_broker}"
+    runtime = f", runtime {settings.sandbox_runtime or 'default'}" if kind.provider.name == "docker" else ""
+    return f"{kind.provider.name}{runtime}, storage {kind.storage}"
 
 
 async def check_model(settings: Settings, *, call: bool) -> Finding:
