@@ -7,7 +7,6 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from moorage.agent.states import UnknownCheckpoint
 from moorage.approvals import InterruptDecided, InterruptNotFound, NothingPending, seen_by_human
 from moorage.errors import AppError, InvalidInput, PermissionDenied, Unauthenticated, Unavailable
 from moorage.identity import Principal, Scope
@@ -15,7 +14,7 @@ from moorage.ids import ThreadId
 from moorage.run_request import Record
 from moorage.runs.run import RunNotFound
 from moorage.runtime import Runtime
-from moorage.threads import IfExists, Thread, ThreadNotFound
+from moorage.threads import IfExists, Thread, ThreadNotFound, UnknownCheckpoint
 from moorage_api.errors import field_errors
 from moorage_api.langgraph.batching import unfold
 from moorage_api.langgraph.requests import RunBody, run_request

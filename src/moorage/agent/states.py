@@ -13,22 +13,15 @@ from langgraph.types import PregelTask, StateSnapshot
 from moorage.agent.graph import Agents, CompiledAgent
 from moorage.agent.wire_json import to_json
 from moorage.assistants import Assistant
-from moorage.errors import AppError, InvalidInput, InvalidPayload, NotFound
+from moorage.errors import AppError, InvalidInput, InvalidPayload
 from moorage.ids import ThreadId, UserId
-from moorage.threads import Thread
+from moorage.threads import Thread, UnknownCheckpoint
 
 _PART = 20
 _NO_NODES = (END, "__input__", "__copy__")  # what LangGraph's update_state takes for a node, too
 
 type OpenReader = Callable[[UserId, ThreadId], BaseCheckpointSaver[Any]]
 type LoadAssistant = Callable[[UserId, str], Awaitable[Assistant]]
-
-
-class UnknownCheckpoint(NotFound):
-    code = "unknown_checkpoint"
-
-    def __init__(self) -> None:
-        super().__init__("This thread has no such checkpoint")
 
 
 class UnknownNode(InvalidInput):

@@ -9,11 +9,12 @@ from moorage.adapters.postgres.pool import Database
 from moorage.adapters.postgres.threads import PostgresThreadStore
 from moorage.adapters.postgres.webhook_deliveries import PostgresDeliveryTable
 from moorage.adapters.webhook_sender import WebhookSender
-from moorage.agent.states import Place, States, UnknownCheckpoint
+from moorage.agent.states import Place, States
 from moorage.deliveries import Deliveries
 from moorage.ids import ThreadId, UserId
 from moorage.runtime.database import webhook_secret
 from moorage.settings import Settings
+from moorage.threads import UnknownCheckpoint
 from moorage.webhooks import AllowList, user_secret
 
 

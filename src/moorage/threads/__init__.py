@@ -8,8 +8,10 @@ from moorage.threads.errors import (
     SessionExpired,
     SessionQuotaExceeded,
     ThreadAccessDenied,
+    ThreadBusy,
     ThreadExists,
     ThreadNotFound,
+    UnknownCheckpoint,
 )
 from moorage.threads.service import SNAPSHOT_MESSAGES, Threads
 from moorage.threads.store import ThreadStore
@@ -47,10 +49,12 @@ __all__ = [
     "Snapshot",
     "Thread",
     "ThreadAccessDenied",
+    "ThreadBusy",
     "ThreadExists",
     "ThreadNotFound",
     "ThreadRunStatus",
     "ThreadStore",
     "Threads",
     "Ttl",
+    "UnknownCheckpoint",
 ]

@@ -32,6 +32,22 @@ class MetadataTooLarge(InvalidPayload):
         super().__init__(f"A thread's metadata may take up to {METADATA_LIMIT} bytes of JSON")
 
 
+class ThreadBusy(Conflict):
+    """Something runs or waits to run in the thread: there is no state that stands still."""
+
+    code = "thread_busy"
+
+    def __init__(self) -> None:
+        super().__init__("This session is busy")
+
+
+class UnknownCheckpoint(NotFound):
+    code = "unknown_checkpoint"
+
+    def __init__(self) -> None:
+        super().__init__("This thread has no such checkpoint")
+
+
 class SessionQuotaExceeded(LimitExceeded):
     code = "session_quota"
 
