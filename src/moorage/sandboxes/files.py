@@ -54,6 +54,22 @@ class OpenFile:
     chunks: AsyncIterator[bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A file that could not be kept, and the code that says why."""
+
+    path: str
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeptDocuments:
+    """The copies that were made, by their paths in the shared folder, and what could not be copied."""
+
+    kept: list[FileEntry]
+    left_out: list[LeftOut]
+
+
 class FileAccess(Protocol):
     """Files of one thread. Paths are relative to a root and checked (paths.py); no part of one may be a link.
 
@@ -93,6 +109,6 @@ class FileAccess(Protocol):
         """A zip archive of a folder's regular files, as it is made."""
         ...
 
-    async def keep_documents(self, suffixes: tuple[str, ...], stamp: str) -> list[FileEntry]:
+    async def keep_documents(self, suffixes: tuple[str, ...], stamp: str) -> KeptDocuments:
         """Copy the workspace's files that end so to `outputs/` of the shared folder, under names with `stamp`."""
         ...

@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from moorage.ids import ThreadId
-from moorage.sandboxes.files import FileAccess, FileEntry, FolderPage, OpenFile, Root, Usage
+from moorage.sandboxes.files import FileAccess, FileEntry, FolderPage, KeptDocuments, OpenFile, Root, Usage
 from moorage.sandboxes.place import OpenSandbox
 from moorage.sandboxes.port import KEEP_BYTES, CommandResult, OnOutput, SandboxDied, SandboxGone
 
@@ -120,7 +120,7 @@ class RoutedFiles:
     def zip(self, root: Root, path: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         return self._sandboxes.open(self._thread_id, lambda sandbox: sandbox.files.zip(root, path))
 
-    async def keep_documents(self, suffixes: tuple[str, ...], stamp: str) -> list[FileEntry]:
+    async def keep_documents(self, suffixes: tuple[str, ...], stamp: str) -> KeptDocuments:
         return await self._use(lambda files: files.keep_documents(suffixes, stamp))
 
     async def _use[T](self, action: Callable[[FileAccess], Awaitable[T]]) -> T:

@@ -38,19 +38,22 @@ if TYPE_CHECKING:
 
 def list_folder(link: "Link", order: "Order") -> None:
     """The `limit` first entries after the name `after`, in the order of their bytes, and whether there are more."""
-    after, hidden = order["after"].encode("latin-1"), hidden_names(order)
-    first: Names = []
+    limit: int = order["limit"]
     with folder(order["root"], path_of(order)) as descriptor:
-        with os.scandir(descriptor) as found:
-            names = (os.fsencode(item.name) for item in found)
-            wanted = (name for name in names if name > after and name not in hidden)
-            first = heapq.nsmallest(order["limit"] + 1, wanted)  # however many there are, these only are kept
+        first = first_names(descriptor, limit + 1, order["after"].encode("latin-1"), hidden_names(order))
         entries: list[object] = []
-        for name in first[: order["limit"]]:
+        for name in first[:limit]:
             with contextlib.suppress(FileNotFoundError):
                 entries.append(entry(name, look(descriptor, name)))
-    more = first[order["limit"] - 1].decode("latin-1") if len(first) > order["limit"] else None
+    more = first[limit - 1].decode("latin-1") if len(first) > limit else None
     answer(link, {"items": entries, "next_after": more})
+
+
+def first_names(descriptor: int, number: int, after: bytes, hidden: "set[bytes]") -> "Names":
+    """However many there are, only so many are kept."""
+    with os.scandir(descriptor) as found:
+        names = (os.fsencode(item.name) for item in found)
+        return heapq.nsmallest(number, (name for name in names if name > after and name not in hidden))
 
 
 def stat_file(link: "Link", order: "Order") -> None:
