@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from moorage.sandboxes.port import AgentIdentity, SandboxLimits
+from moorage.sandboxes.port import AgentIdentity
 
 _SYSTEM_FOLDERS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _ETC = ("/etc/ld.so.cache", "/etc/alternatives")
@@ -33,7 +33,7 @@ def arguments(
     view: View,
     *,
     agent: AgentIdentity,
-    limits: SandboxLimits,
+    tmp_mb: int,
     targets: tuple[str, str],
     etc_files: Mapping[str, int],
 ) -> list[str]:
@@ -49,7 +49,7 @@ def arguments(
         *(word for folder in ("/etc", "/opt", _TOOLS, _LIBRARIES) for word in ("--perms", "0755", "--dir", folder)),
         *_system(),
         *_python(view.python),
-        *_kernel_interfaces(limits),
+        *_kernel_interfaces(tmp_mb),
         *(word for path, descriptor in etc_files.items() for word in ("--file", str(descriptor), path)),
         *("--bind", view.workspace, workspace, "--bind", view.shared, shared),
         *("--remount-ro", "/"),
@@ -90,14 +90,14 @@ def _python(prefix: str) -> Iterator[str]:
         yield from ("--symlink", f"{_PYTHON}/lib/{library}", f"{_LIBRARIES}/{library}")
 
 
-def _kernel_interfaces(limits: SandboxLimits) -> Iterator[str]:
+def _kernel_interfaces(tmp_mb: int) -> Iterator[str]:
     """proc and dev. /proc/sys and its like stay read-only whoever the agent is mapped to."""
     yield from ("--proc", "/proc")
     for path in ("/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus"):
         yield from ("--ro-bind-try", path, path)
     yield from ("--dev", "/dev", "--perms", "1777", "--size", str(_SHM_MB * _MIB), "--tmpfs", "/dev/shm")  # noqa: S108
     yield from ("--remount-ro", "/dev")
-    yield from ("--perms", "1777", "--size", str(limits.tmp_mb * _MIB), "--tmpfs", "/tmp")  # noqa: S108
+    yield from ("--perms", "1777", "--size", str(tmp_mb * _MIB), "--tmpfs", "/tmp")  # noqa: S108
 
 
 def _environment(home: str) -> Iterator[str]:

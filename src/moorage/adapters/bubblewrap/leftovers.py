@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 _END_SECONDS = 5.0
@@ -17,6 +18,15 @@ _POLL_SECONDS = 0.005
 
 type Process = tuple[int, bytes]
 """A process's number and when it started: numbers are used again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What all processes of a sandbox use now."""
+
+    memory_bytes: int
+    processes: int
+    cpu_seconds: float
 
 
 def find_sandboxes(prefix: str) -> set[str]:
@@ -37,6 +47,20 @@ def kill_sandbox(name: str) -> None:
         time.sleep(_POLL_SECONDS)
 
 
+def measure_sandbox(name: str) -> Measured | None:
+    """None when it does not run. Blocks."""
+    family = [process for pid, found in _outer_processes(name) if found == name for process in _family(pid)]
+    if not family:
+        return None
+    pages = ticks = 0
+    for pid, _ in family:
+        with suppress(OSError):
+            pages += int(Path(f"/proc/{pid}/statm").read_bytes().split()[1])
+            fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return Measured(pages * os.sysconf("SC_PAGE_SIZE"), len(family), ticks / os.sysconf("SC_CLK_TCK"))
+
+
 def _outer_processes(prefix: str) -> Iterator[tuple[int, str]]:
     """What calls itself `prefix...`, or is a root server's step towards it (see descent.py)."""
     start, step = prefix.encode(), f'"argv": ["{prefix}'.encode()
@@ -53,7 +77,7 @@ def _outer_processes(prefix: str) -> Iterator[tuple[int, str]]:
 
 
 def _is_outermost(pid: int) -> bool:
-    """Not bwrap's second process, which has the same name until it becomes the supervisor, and no agent's imitation."""
+    """Not bwrap's second process, which has the same name until it becomes the helper, and no agent's imitation."""
     with suppress(OSError):
         return os.readlink(f"/proc/{pid}/ns/pid") == os.readlink("/proc/self/ns/pid")
     return False

@@ -3,34 +3,49 @@
 import asyncio
 import secrets
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from moorage.adapters.bubblewrap.leftovers import find_sandboxes, kill_sandbox
-from moorage.adapters.bubblewrap.process import BwrapLauncher, Folders
-from moorage.errors import AppError
-from moorage.ids import ThreadId
+from moorage.adapters.bubblewrap.leftovers import find_sandboxes, kill_sandbox, measure_sandbox
+from moorage.adapters.bubblewrap.process import BwrapChannel, Cell, start
+from moorage.adapters.folders import Folders
+from moorage.errors import AppError, InvalidInput
+from moorage.ids import ThreadId, UserId, new_thread_id, owner_of
+from moorage.sandboxes.helper_sandbox import HelperSandbox
 from moorage.sandboxes.port import (
     AgentIdentity,
-    Sandbox,
+    Bounds,
     SandboxGone,
     SandboxInfo,
-    SandboxLimits,
-    SandboxSpec,
+    SandboxStats,
     SandboxUnavailable,
+    Shortcoming,
 )
-from moorage.sandboxes.supervised import SupervisedSandbox
+from moorage.sandboxes.profiles import DEFAULT_PROFILE, SandboxProfile
 
 _PROBE_SECONDS = 10.0
+_PROBE = UserId("probe")
 _MIB = 1024 * 1024
 _OPEN_FILES = 4096
 _ADDRESS_SPACE_FACTOR = 4  # programs reserve far more than they use
 
 
+@dataclass(slots=True)
+class _Sandbox:
+    """What this process knows of one: there is nothing to it but its helpers, and the right to start one."""
+
+    profile: str
+    cell: Cell
+    started_at: datetime
+    channels: set[BwrapChannel] = field(default_factory=set[BwrapChannel])
+
+
 class BubblewrapSandboxes:
-    """The SandboxProvider over bubblewrap. A sandbox is only a name for two folders; each command starts afresh."""
+    """The SandboxProvider over bubblewrap: a bwrap for each helper, all of a thread's under one name."""
 
     name: Literal["bubblewrap"] = "bubblewrap"
     isolation_note: str | None = (
@@ -41,74 +56,138 @@ class BubblewrapSandboxes:
     def __init__(
         self,
         *,
-        agent: AgentIdentity,
+        folders: Folders,
+        profiles: Mapping[str, SandboxProfile] | None = None,
         installation: str | None = None,
         workspace_dir: str = "/workspace",
         shared_dir: str = "/shared",
     ) -> None:
         """`installation` is what servers on this machine share that share their sandboxes; None: nobody else's."""
         self._prefix = f"moorage-{installation or secrets.token_hex(8)}-"
-        self._agent = agent
+        self._folders = folders
+        self._registry = folders.registry
+        self._profiles = profiles or {DEFAULT_PROFILE: SandboxProfile()}
         self._targets = (workspace_dir, shared_dir)
-        self._created: dict[str, tuple[SandboxSpec, BwrapLauncher]] = {}
+        self._running: dict[ThreadId, _Sandbox] = {}
 
-    async def check(self) -> None:
+    async def check(self) -> list[Shortcoming]:
         with _open_probe_folder() as folder:
-            launcher = self._launcher("probe", folder, folder, SandboxLimits())
+            agent = self._registry.everyone or AgentIdentity(self._registry.uids.start, self._registry.uids.start)
+            probe = new_thread_id(_PROBE)
+            cell = Cell(
+                self._prefix + probe, folder, folder, agent, self._profile(DEFAULT_PROFILE).tmp_mb, self._targets
+            )
             try:
-                result = await self._sandbox("probe", launcher, SandboxLimits()).run("true", time_limit=_PROBE_SECONDS)
+                await _run_true(probe, cell)
             except AppError as error:
                 raise SandboxUnavailable(_advice(error.detail)) from None
-        if result.exit_code != 0:
-            raise SandboxUnavailable(_advice(result.output[:300]))
+        return [
+            Shortcoming("memory", "bubblewrap bounds the memory of each process, not of all in a sandbox together"),
+            Shortcoming("processor", "bubblewrap does not bound how much of the processors a sandbox uses"),
+            *await asyncio.to_thread(self._folders.shortcomings),
+        ]
 
-    async def create(self, spec: SandboxSpec) -> str:
-        ref = str(spec.thread_id)
-        known = self._created.get(ref)
-        if known is None or known[0] != spec:
-            self._created[ref] = (spec, self._launcher(ref, spec.workspace.path, spec.shared.path, spec.limits))
-        self._created[ref][1].paused = False
-        return ref
+    async def prepare_folder(self, thread_id: ThreadId, *, profile: str = DEFAULT_PROFILE) -> None:
+        wanted = self._profile(profile)
+        await asyncio.to_thread(self._folders.prepare, thread_id, wanted)
 
-    async def connect(self, ref: str) -> Sandbox:
-        if ref not in self._created:
-            raise SandboxGone("The sandbox is not there.")
-        spec, launcher = self._created[ref]
-        return self._sandbox(ref, launcher, spec.limits)
+    async def ensure(self, thread_id: ThreadId, *, profile: str | None, fencing_token: int | None = None) -> Bounds:
+        await asyncio.to_thread(self._registry.admit, thread_id, fencing_token)
+        known = self._running.get(thread_id)
+        wanted = self._profile(profile or (known.profile if known else DEFAULT_PROFILE))
+        place = await asyncio.to_thread(self._folders.prepare, thread_id, wanted)
+        if known is not None and known.profile != wanted.name:
+            await self._kill(thread_id)
+        if known is None or known.profile != wanted.name:
+            workspace, shared = place.workspace.path.resolve(), place.shared.path.resolve()
+            cell = Cell(self._prefix + thread_id, workspace, shared, place.agent, wanted.tmp_mb, self._targets)
+            self._running[thread_id] = _Sandbox(wanted.name, cell, datetime.now(UTC))
+        return Bounds(_rlimits(wanted), place.bounds.disk_bytes, place.bounds.max_files)
 
-    async def pause(self, ref: str) -> None:
+    async def open_helper(self, thread_id: ThreadId, *, fencing_token: int | None = None) -> BwrapChannel:
+        await asyncio.to_thread(self._registry.admit, thread_id, fencing_token)
+        if (sandbox := self._running.get(thread_id)) is None:
+            raise SandboxGone("The sandbox is not running.")
+        channel = await start(sandbox.cell)
+        if self._running.get(thread_id) is not sandbox:
+            await channel.close()
+            raise SandboxGone("The sandbox was stopped meanwhile.")
+        sandbox.channels = {old for old in sandbox.channels if old.alive} | {channel}
+        return channel
+
+    async def kill_all(self, thread_id: ThreadId, *, fencing_token: int | None = None) -> None:
         """Kills what other servers started too, even when they are frozen."""
-        if ref in self._created:
-            launcher = self._created[ref][1]
-            launcher.paused = True
-            launcher.kill_all()
-        await asyncio.to_thread(kill_sandbox, self._prefix + ref)
+        await asyncio.to_thread(self._registry.admit, thread_id, fencing_token)
+        await self._kill(thread_id)
 
-    async def delete(self, ref: str) -> None:
-        await self.pause(ref)
-        self._created.pop(ref, None)
+    async def pause(self, thread_id: ThreadId) -> None:
+        sandbox = self._running.pop(thread_id, None)
+        await self._kill(thread_id, sandbox)
+        await asyncio.to_thread(self._folders.release, thread_id)
 
-    async def list(self) -> list[SandboxInfo]:
-        """Those made here, and those in which another server runs a command now."""
+    async def remove(self, thread_id: ThreadId, *, files: bool) -> None:
+        await self.pause(thread_id)
+        if files:
+            await asyncio.to_thread(self._folders.delete, thread_id)
+
+    async def list(self, *, folders: bool = False) -> list[SandboxInfo]:
+        """Those made here, and those in which another server has a helper now."""
         found = {
-            ref: SandboxInfo(ref, spec.thread_id, running=not launcher.paused)
-            for ref, (spec, launcher) in self._created.items()
+            thread_id: SandboxInfo(thread_id, running=True, profile=sandbox.profile, started_at=sandbox.started_at)
+            for thread_id, sandbox in self._running.items()
         }
-        for ref in await asyncio.to_thread(find_sandboxes, self._prefix):
-            if ref not in found or not found[ref].running:
-                found[ref] = SandboxInfo(ref, ThreadId(ref), running=True)
+        names = await asyncio.to_thread(find_sandboxes, self._prefix)
+        for thread_id in (ThreadId(name) for name in names if owner_of(name) not in (None, _PROBE)):
+            found.setdefault(thread_id, SandboxInfo(thread_id, running=True))
+        if folders:
+            for thread_id in await asyncio.to_thread(self._folders.threads):
+                found.setdefault(thread_id, SandboxInfo(thread_id, running=False))
         return list(found.values())
 
+    async def stats(self, thread_id: ThreadId) -> SandboxStats:
+        """Of the processes that run now; memory that they share is counted for each."""
+        measured = await asyncio.to_thread(measure_sandbox, self._prefix + thread_id)
+        disk = await asyncio.to_thread(self._folders.usage, thread_id)
+        return SandboxStats(
+            memory_bytes=measured.memory_bytes if measured else None,
+            processes=measured.processes if measured else None,
+            cpu_seconds=measured.cpu_seconds if measured else None,
+            oom_kills=None,
+            disk_bytes=disk[0] if disk else None,
+            disk_limit_bytes=disk[1] if disk else None,
+            log=tuple(await asyncio.to_thread(self._registry.log, thread_id)),
+        )
+
     async def close(self) -> None:
-        for _, launcher in self._created.values():
-            launcher.kill_all()
+        for sandbox in self._running.values():
+            for channel in sandbox.channels:
+                channel.kill()
 
-    def _launcher(self, ref: str, workspace: Path, shared: Path, limits: SandboxLimits) -> BwrapLauncher:
-        folders = Folders(workspace.resolve(), shared.resolve())
-        return BwrapLauncher(self._prefix + ref, folders, agent=self._agent, limits=limits, targets=self._targets)
+    def _profile(self, name: str) -> SandboxProfile:
+        if name not in self._profiles:
+            raise InvalidInput("There is no such sandbox profile.", code="unknown_profile")
+        return self._profiles[name]
 
-    def _sandbox(self, ref: str, launcher: BwrapLauncher, limits: SandboxLimits) -> SupervisedSandbox:
-        return SupervisedSandbox(ref, launcher, workspace=self._targets[0], rlimits=_rlimits(limits))
+    async def _kill(self, thread_id: ThreadId, sandbox: _Sandbox | None = None) -> None:
+        sandbox = sandbox or self._running.get(thread_id)
+        for channel in sandbox.channels if sandbox else ():
+            channel.kill()
+        await asyncio.to_thread(kill_sandbox, self._prefix + thread_id)
+
+
+async def _run_true(thread_id: ThreadId, cell: Cell) -> None:
+    async def kill_nothing() -> None: ...
+
+    workspace, shared = cell.targets
+    sandbox = await HelperSandbox.open(
+        thread_id, await start(cell), Bounds(), kill_nothing, workspace=workspace, shared=shared
+    )
+    try:
+        result = await sandbox.run("true", time_limit=_PROBE_SECONDS)
+    finally:
+        await sandbox.close()
+    if result.exit_code != 0:
+        raise SandboxUnavailable(result.output[:300])
 
 
 @contextmanager
@@ -118,12 +197,12 @@ def _open_probe_folder() -> Generator[Path]:
         yield Path(folder)
 
 
-def _rlimits(limits: SandboxLimits) -> dict[str, int]:
+def _rlimits(profile: SandboxProfile) -> dict[str, int]:
     return {
-        "NPROC": limits.pids,
-        "AS": limits.memory_mb * _MIB * _ADDRESS_SPACE_FACTOR,
-        "DATA": limits.memory_mb * _MIB,
-        "FSIZE": limits.file_mb * _MIB,
+        "NPROC": profile.pids,
+        "AS": profile.memory_mb * _MIB * _ADDRESS_SPACE_FACTOR,
+        "DATA": profile.memory_mb * _MIB,
+        "FSIZE": profile.file_mb * _MIB,
         "CORE": 0,
         "NOFILE": _OPEN_FILES,
     }
