@@ -8,6 +8,7 @@ from typing import Any
 from moorage.errors import AppError, InvalidInput
 from moorage.ids import ThreadId
 from moorage.sandboxes.connection import HelperConnection, OnConnection
+from moorage.sandboxes.file_access import HelperFiles
 from moorage.sandboxes.output import CommandOutput
 from moorage.sandboxes.port import (
     FILE_SECONDS,
@@ -68,6 +69,7 @@ class HelperSandbox:
         self.workspace = workspace
         self.shared = shared
         self._kill_all = kill_all
+        self.files = HelperFiles(connection, workspace=workspace, shared=shared, bounds=bounds)
         self._rlimits = dict(bounds.rlimits)
         self._bounds = {"path": workspace, "disk_bytes": bounds.disk_bytes, "max_files": bounds.max_files}
         self._environment = dict(environment or {})
