@@ -44,7 +44,7 @@ class Size:
         """How large an image for so much is. What ext4 keeps for itself comes on top; it costs nothing until used."""
         content = self.disk_mb * _MIB
         kept = min(content // 50, 16 * _MIB) + self.max_files * _INODE + self.journal_mb * _MIB
-        return -(-(content + content // 64 + kept + 4 * _MIB) // _MIB) * _MIB
+        return -(-(content + content // 64 + kept + 2 * _MIB) // _MIB) * _MIB
 
 
 def prepare_image(folder: Path, *, uid: int, gid: int, size: Size) -> None:
