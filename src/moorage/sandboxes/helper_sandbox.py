@@ -25,6 +25,7 @@ from moorage.sandboxes.port import (
     SandboxUnavailable,
 )
 from moorage.sandboxes.reports import Report
+from moorage.sandboxes.tree_access import HelperTrees
 
 _OVERSHOOT = 1024 * 1024  # what may have been under way when a command was found to write too much
 _PATH_ERRORS = {
@@ -70,6 +71,7 @@ class HelperSandbox:
         self.shared = shared
         self._kill_all = kill_all
         self.files = HelperFiles(connection, workspace=workspace, shared=shared, bounds=bounds)
+        self.trees = HelperTrees(connection, workspace=workspace, bounds=bounds)
         self._rlimits = dict(bounds.rlimits)
         self._bounds = {"path": workspace, "disk_bytes": bounds.disk_bytes, "max_files": bounds.max_files}
         self._environment = dict(environment or {})

@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 from moorage.errors import InvalidInput, Unavailable
 from moorage.ids import ThreadId
 from moorage.sandboxes.files import FileAccess
+from moorage.sandboxes.trees import Trees
 
 KEEP_BYTES = 64 * 1024
 OUTPUT_LIMIT_BYTES = 16 * 1024 * 1024
@@ -202,6 +203,11 @@ class Sandbox(Protocol):
     @property
     def files(self) -> FileAccess:
         """The files for people: paths relative to a root, links never followed, streamed both ways."""
+        ...
+
+    @property
+    def trees(self) -> Trees:
+        """The workspace as a whole: to be kept, and made again."""
         ...
 
 

@@ -1,6 +1,6 @@
 """A thread's sandbox as its users see it, whichever container and helper serve it at the moment."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -8,6 +8,7 @@ from moorage.ids import ThreadId
 from moorage.sandboxes.files import FileAccess, FileEntry, FolderPage, KeptDocuments, OpenFile, Root, Usage
 from moorage.sandboxes.place import OpenSandbox
 from moorage.sandboxes.port import KEEP_BYTES, CommandResult, OnOutput, SandboxDied, SandboxGone
+from moorage.sandboxes.trees import FetchedFile, Listing, Planted, ReadContent, TreeBounds, TreeEntry, Trees
 
 
 class Uses(Protocol):
@@ -37,6 +38,10 @@ class RoutedSandbox:
     @property
     def files(self) -> FileAccess:
         return RoutedFiles(self._thread_id, self._sandboxes)
+
+    @property
+    def trees(self) -> Trees:
+        return RoutedTrees(self._thread_id, self._sandboxes)
 
     async def run(
         self,
@@ -125,3 +130,24 @@ class RoutedFiles:
 
     async def _use[T](self, action: Callable[[FileAccess], Awaitable[T]]) -> T:
         return await self._sandboxes.use(self._thread_id, lambda sandbox: action(sandbox.files))
+
+
+class RoutedTrees:
+    """`moorage.sandboxes.trees.Trees` by thread id, under whichever profile the sandbox has."""
+
+    def __init__(self, thread_id: ThreadId, sandboxes: Uses) -> None:
+        self._thread_id = thread_id
+        self._sandboxes = sandboxes
+
+    async def list(self, bounds: TreeBounds) -> Listing:
+        return await self._sandboxes.use(self._thread_id, lambda sandbox: sandbox.trees.list(bounds))
+
+    def fetch(self, wanted: Sequence[TreeEntry]) -> AbstractAsyncContextManager[AsyncIterator[FetchedFile]]:
+        return self._sandboxes.open(self._thread_id, lambda sandbox: sandbox.trees.fetch(wanted))
+
+    async def plant(
+        self, entries: Sequence[TreeEntry], *, keep: Collection[bytes], read: ReadContent, bounds: TreeBounds
+    ) -> Planted:
+        return await self._sandboxes.use(
+            self._thread_id, lambda sandbox: sandbox.trees.plant(entries, keep=keep, read=read, bounds=bounds)
+        )

@@ -25,6 +25,7 @@ from moorage.sandboxes.port import (
     fencing_token,
 )
 from moorage.sandboxes.routed import RoutedSandbox
+from moorage.sandboxes.trees import Trees
 from moorage.sandboxes.waiting import Line, patiently
 from moorage.sandboxes.work import NoWork, SomeThreads, Work
 from moorage.telemetry import get_logger
@@ -77,9 +78,18 @@ class Sandboxes:
 
     async def has_files(self, thread_id: ThreadId) -> bool:
         """Whether the thread ever used a sandbox. Starts none."""
-        if (place := self._places.find(thread_id)) and place.ours and place.running:
-            return True
-        return any(info.thread_id == thread_id for info in await self._provider.list(folders=True))
+        return self.is_awake(thread_id) or any(
+            info.thread_id == thread_id for info in await self._provider.list(folders=True)
+        )
+
+    def is_awake(self, thread_id: ThreadId) -> bool:
+        """Whether this process used the thread's sandbox, which still runs as far as it knows."""
+        place = self._places.find(thread_id)
+        return place is not None and place.ours and place.running
+
+    async def trees(self, thread_id: ThreadId) -> Trees:
+        """The thread's workspace as a whole. Costs nothing until it is used."""
+        return (await self.acquire(thread_id)).trees
 
     async def release(self, thread_id: ThreadId) -> None:
         """Stop the thread's sandbox now; the next use wakes it up."""
