@@ -4,45 +4,18 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import ip_network
 from typing import Self
 
 import httpx
 
+from moorage.addresses import Address, Network, is_public, parse_address
 from moorage.errors import InvalidPayload
 from moorage.ids import UserId
 
 LONGEST_URL = 2000
 SIGNATURE_HEADER = "X-Moorage-Signature"
 _LARGEST_PORT = 65535
-
-type Address = IPv4Address | IPv6Address
-type Network = IPv4Network | IPv6Network
-
-# What carries an IPv4 address inside, and where: what it leads to is what counts (RFC 4291, 2765, 6052, 3056).
-_CARRIERS: tuple[tuple[IPv6Network, int], ...] = (
-    (IPv6Network("::/96"), 0),
-    (IPv6Network("::ffff:0:0/96"), 0),
-    (IPv6Network("::ffff:0:0:0/96"), 0),
-    (IPv6Network("64:ff9b::/96"), 0),
-    (IPv6Network("2002::/16"), 80),
-)
-# Global by the registry, or not known to it, and still nobody's public server.
-_NEVER = tuple(
-    ip_network(text)
-    for text in (
-        "100.64.0.0/10",  # carriers' NAT
-        "168.63.129.16/32",  # a cloud's own services
-        "192.0.0.0/24",
-        "192.88.99.0/24",
-        "64:ff9b:1::/48",  # NAT64 of somebody's own
-        "100:0:0:1::/64",
-        "2001::/23",  # Teredo and other protocols' own
-        "3fff::/20",
-        "5f00::/16",
-        "fec0::/10",
-    )
-)
 
 
 class WebhookRefused(InvalidPayload):
@@ -76,17 +49,6 @@ def check_webhook(url: str) -> str:
     if parsed.userinfo or "#" in url:
         raise WebhookRefused("must not carry a user, a password or a fragment")
     return url
-
-
-def is_public(address: Address) -> bool:
-    """Whether this is an address out in the internet, also when an IPv6 address carries it inside."""
-    if isinstance(address, IPv6Address):
-        for network, shift in _CARRIERS:
-            if address in network:
-                return is_public(IPv4Address((int(address) >> shift) & 0xFFFFFFFF))
-    if any(address.version == network.version and address in network for network in _NEVER):
-        return False
-    return address.is_global and not address.is_multicast and not address.is_reserved
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +91,6 @@ def refuse_private(url: str, allow: AllowList) -> None:
         refused = (host == "localhost" or host.endswith(".localhost")) and host not in allow.hosts
     if refused:
         raise WebhookRefused("must lead to a public address; this server's operator permits others in WEBHOOK_ALLOW")
-
-
-def parse_address(text: str) -> Address:
-    """An address as a resolver writes it, without the zone that link-local ones have."""
-    return ip_address(text.partition("%")[0])
 
 
 def user_secret(installation: bytes, user_id: UserId) -> bytes:

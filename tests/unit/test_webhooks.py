@@ -6,7 +6,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from moorage.webhooks import AllowList, WebhookRefused, check_webhook, is_public, signature
+from moorage.addresses import is_public
+from moorage.webhooks import AllowList, WebhookRefused, check_webhook, signature
 
 
 @pytest.mark.parametrize(

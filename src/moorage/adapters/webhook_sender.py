@@ -10,8 +10,9 @@ from typing import Any, cast
 import httpcore
 import httpx
 
+from moorage.addresses import parse_address
 from moorage.deliveries import NotDelivered
-from moorage.webhooks import AllowList, WebhookRefused, check_webhook, parse_address
+from moorage.webhooks import AllowList, WebhookRefused, check_webhook
 
 _CONNECT_SECONDS = 5.0
 _TOTAL_SECONDS = 20.0
