@@ -90,7 +90,7 @@ class Settings(BaseModel):
     sandbox_allow_weak: bool = False
     sandbox_strict: bool = False
     sandbox_broker: Path | None = None
-    sandbox_broker_uids: tuple[int, ...] = ()
+    sandbox_broker_uids: tuple[Annotated[int, Field(ge=0, lt=2**32 - 1)], ...] = ()
     sandbox_profiles: Path | None = None
     sandbox_storage: Literal["auto", "loop", "quota", "watch"] = "auto"
     sandbox_uid_range: str = "200000-265535"

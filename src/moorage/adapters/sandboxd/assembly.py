@@ -6,17 +6,14 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from moorage.adapters.docker import ContainerSettings, DockerSandboxes, Limits
-from moorage.adapters.folders import Folders, Registry, uid_range
+from moorage.adapters.sandbox_kinds import make_docker, make_folders
 from moorage.adapters.sandboxd.server import Broker, allowed_uids
 from moorage.adapters.sandboxd.socket_file import listening
 from moorage.errors import InvalidInput
 from moorage.sandboxes.port import SandboxUnavailable, Shortcoming
-from moorage.sandboxes.profiles import SandboxProfile, load_profiles
+from moorage.sandboxes.profiles import load_profiles
 from moorage.settings import Settings
 from moorage.telemetry import get_logger
-
-_REGISTRY = ".registry.sqlite3"
 
 log = get_logger(__name__)
 
@@ -28,12 +25,12 @@ async def open_broker(settings: Settings, path: Path, *, group: int | None = Non
     Its sandboxes are tried first: raises SandboxUnavailable when they do not work here, or lack something and
     SANDBOX_STRICT is set.
     """
-    profiles = load_profiles(settings)
-    provider = make_docker_sandboxes(settings, profiles, installation=broker_installation(settings))
+    profiles, folders = load_profiles(settings), make_folders(settings)
+    provider = make_docker(settings, folders, profiles, installation=broker_installation(settings))
     try:
+        shortcomings = await provider.check()
+        _refuse_if_strict(settings, shortcomings)
         with listening(path, group=group) as listener:
-            shortcomings = await provider.check()
-            _refuse_if_strict(settings, shortcomings)
             uids = allowed_uids(settings.sandbox_broker_uids)
             broker = Broker(provider, profiles=profiles, uids=uids, shortcomings=shortcomings)
             stop = asyncio.Event()
@@ -46,36 +43,7 @@ async def open_broker(settings: Settings, path: Path, *, group: int | None = Non
                     stop.set()
     finally:
         await provider.close()
-
-
-def make_docker_sandboxes(
-    settings: Settings, profiles: dict[str, SandboxProfile], *, installation: str
-) -> DockerSandboxes:
-    """The engine's sandboxes, reached by this process itself."""
-    registry = Registry(settings.workspace_root / _REGISTRY, uids=uid_range(settings.sandbox_uid_range))
-    folders = Folders(
-        settings.workspace_root,
-        settings.shared_dir,
-        registry=registry,
-        storage=settings.sandbox_storage,
-        host_root=settings.sandbox_host_workspace_root,
-        host_shared=settings.sandbox_host_shared_dir,
-        shared_disk_mb=settings.sandbox_shared_disk_mb,
-    )
-    packages = settings.sandbox_packages_dir
-    return DockerSandboxes(
-        ContainerSettings(
-            installation=installation,
-            workspace_dir=settings.container_workspace_dir,
-            shared_dir=settings.container_shared_dir,
-            runtime=settings.sandbox_runtime,
-            packages=str(packages.absolute()) if packages else None,
-        ),
-        folders=folders,
-        profiles=profiles,
-        limits=Limits(settings.sandbox_max_running, settings.sandbox_max_running_per_user),
-        warm=settings.sandbox_warm,
-    )
+        folders.registry.close()
 
 
 def broker_installation(settings: Settings) -> str:
