@@ -2,13 +2,18 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 
+import pytest
 from tests.faults.checkers import check, checkpoint
 from tests.faults.scripts import effect, list_files, script, words
 from tests.faults.server import Server
 from tests.faults.user import Thread
 from tests.faults.waiting import eventually
 from tests.faults.world import World, processes_with
+
+from moorage.ids import ThreadId
+from moorage.sandboxes.port import StaleClaim
 
 _TAKEN_SECONDS = 30
 
@@ -45,6 +50,7 @@ async def test_a_woken_worker_starts_nothing_after_the_tool_that_it_ran(world: W
         assert result.data["status"] == "outcome_unknown"
         assert processes_with("sleep 5432.1") == []
         assert await thread.settle() == "idle"
+        await _older_claims_are_refused(world, thread)
         frozen.thaw()
         await frozen.until_ready()
         await thread.play(effect("third"), then="both work again")
@@ -67,6 +73,15 @@ async def _freeze_and_add_another(world: World, frozen: Server, thread: Thread) 
     frozen.freeze()
     thread.server = other
     return other
+
+
+async def _older_claims_are_refused(world: World, thread: Thread) -> None:
+    """What the frozen worker would ask of the sandbox, in the name of the claim that it lost."""
+    [numbers] = await world.rows("SELECT last_value FROM run_claims")
+    async with world.sandboxes() as provider:
+        for verb in (provider.open_helper, provider.kill_all, partial(provider.ensure, profile="default")):
+            with pytest.raises(StaleClaim):
+                await verb(ThreadId(thread.id), fencing_token=numbers["last_value"] - 1)
 
 
 async def _until_it_let_go(world: World, server: Server, mark: str) -> None:

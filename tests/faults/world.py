@@ -24,7 +24,9 @@ from tests.faults.user import Thread, User
 from tests.faults.waiting import eventually
 
 from moorage.adapters.postgres.migrate import migrate
-from moorage.settings import load_settings
+from moorage.runtime import open_sandbox_provider
+from moorage.sandboxes.port import SandboxProvider
+from moorage.settings import Settings, load_settings
 
 _DATABASE = "faults"
 _PASSWORD = "correct horse battery"
@@ -186,10 +188,19 @@ class World:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
+    @asynccontextmanager
+    async def sandboxes(self) -> AsyncGenerator[SandboxProvider]:
+        """The containers of the servers' installation, reached as they reach them."""
+        async with open_sandbox_provider(self._docker_settings()) as provider:
+            yield provider
+
     async def _remove_sandboxes(self) -> None:
         """Bubblewrap leaves nothing behind; containers wait for the next start of their installation."""
+        await remove_sandboxes(self._docker_settings())
+
+    def _docker_settings(self) -> Settings:
         chosen = {key.lower(): value for key, value in self._environment({"SANDBOX": "docker"}).items()}
-        await remove_sandboxes(load_settings({}, env_file=None, overrides=chosen))
+        return load_settings({}, env_file=None, overrides=chosen)
 
 
 @asynccontextmanager
