@@ -12,7 +12,19 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from moorage.errors import InvalidInput
 from moorage.webhooks import AllowList
 
-_PREFIXES = ("APPROVALS_", "AUTH_", "LLM_", "QUOTA_", "RUN_", "SANDBOX_", "SESSION_", "STORE_", "WEBHOOK_", "ZHIPUAI_")
+_PREFIXES = (
+    "APPROVALS_",
+    "AUTH_",
+    "LLM_",
+    "QUOTA_",
+    "RUN_",
+    "SANDBOX_",
+    "SESSION_",
+    "SNAPSHOT_",
+    "STORE_",
+    "WEBHOOK_",
+    "ZHIPUAI_",
+)
 _FOREIGN_PREFIXES = ("POSTGRES_", "COMPOSE_")
 _FROM_FILES = ("SECRET_KEY", "DATABASE_URL", "DATABASE_ADMIN_URL", "LLM_API_KEY", "WEBHOOK_SECRET", "ZHIPUAI_API_KEY")
 _SAMPLE_KEYS = ("change", "example", "secret-key", "secret_key", "your-", "your_", "password", "sample", "insecure")
@@ -76,6 +88,9 @@ class Settings(BaseModel):
     quota_open_streams: Annotated[int, Field(ge=0)] = 500
     session_life_hours: Annotated[float, Field(ge=0)] = 24
     store_max_items: Annotated[int, Field(ge=0)] = 100_000
+
+    snapshot_each_run: bool = False
+    snapshot_user_mb: Annotated[int, Field(ge=0)] = 10_240
 
     webhook_secret: SecretStr | None = None
     webhook_allow: tuple[str, ...] = ()

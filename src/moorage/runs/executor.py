@@ -11,7 +11,7 @@ from moorage.agent.failures import problem_of
 from moorage.agent.journal import Journal
 from moorage.agent.runner import AgentRun, AgentRunner
 from moorage.assistants import Assistant
-from moorage.claims import ClaimLost, StopReason
+from moorage.claims import Claim, ClaimLost, StopReason
 from moorage.errors import AppError
 from moorage.ids import ThreadId, UserId
 from moorage.runs.outbox import Outbox
@@ -28,6 +28,10 @@ log = get_logger(__name__)
 
 type OpenJournal = Callable[[ClaimedRun], Awaitable[Journal]]
 type KillLeftovers = Callable[[ThreadId], Awaitable[None]]
+type BeforeEnd = Callable[[Claim], Awaitable[None]]
+
+
+async def _nothing(_: Claim) -> None: ...
 
 
 class LoadAssistant(Protocol):
@@ -91,8 +95,13 @@ class Executor:
         open_journal: OpenJournal,
         load_assistant: LoadAssistant,
         kill_leftovers: KillLeftovers,
+        before_end: BeforeEnd = _nothing,
     ) -> None:
-        """`kill_leftovers` ends what a lost worker may have left running in a thread's sandbox."""
+        """`kill_leftovers` ends what a lost worker may have left running in a thread's sandbox.
+
+        `before_end` may look at what a run that was not stopped has done, while nothing else runs in its thread. What
+        goes wrong with that is logged.
+        """
         self._runner = runner
         self._log = event_log
         self._queue = queue
@@ -100,6 +109,7 @@ class Executor:
         self._open_journal = open_journal
         self._load_assistant = load_assistant
         self._kill_leftovers = kill_leftovers
+        self._before_end = before_end
         self._active = 0
 
     async def execute(self, execution: Execution) -> None:
@@ -115,6 +125,7 @@ class Executor:
                 await self._queue.release(claim)
                 log.info("run_handed_back", run_id=claim.run_id)
             else:
+                await self._see_off(execution)
                 await self._finish(execution.run, outcome)
         except ClaimLost:
             log.warning("claim_lost", run_id=claim.run_id)
@@ -122,6 +133,25 @@ class Executor:
             log.error("run_not_finished", run_id=claim.run_id, code=error.code, detail=error.detail)
         finally:
             self._active -= 1
+
+    async def _see_off(self, execution: Execution) -> None:
+        """Who stops the run now only stops this."""
+        if execution.stop_reason is not None:
+            return
+        execution.task = asyncio.create_task(self._try_before_end(execution.run.claim))
+        try:
+            await asyncio.wait([execution.task])
+        except asyncio.CancelledError:
+            execution.task.cancel()
+            await asyncio.wait([execution.task])
+            raise
+
+    async def _try_before_end(self, claim: Claim) -> None:
+        fencing_token.set(claim.fencing_token)
+        try:
+            await self._before_end(claim)
+        except Exception:  # noqa: BLE001 -- the same place: it is not to cost the run its outcome
+            log.exception("before_end_failed", run_id=claim.run_id)
 
     async def _finish(self, run: ClaimedRun, outcome: Outcome) -> None:
         try:
