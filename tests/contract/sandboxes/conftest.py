@@ -1,8 +1,9 @@
-"""Real sandboxes of both kinds. Docker is needed: a missing engine fails these tests, it does not skip them."""
+"""Real sandboxes of both kinds, and those that a broker makes. A missing engine fails these tests, it skips none."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import pytest
+from tests.contract.sandboxes.brokered import open_brokered_harbour
 from tests.contract.sandboxes.harness import Harbour, open_harbour
 
 from moorage.ids import ThreadId
@@ -15,9 +16,10 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{mark}: of langchain-tests")
 
 
-@pytest.fixture(scope="session", params=["docker", "bubblewrap"])
+@pytest.fixture(scope="session", params=["docker", "bubblewrap", "broker"])
 async def harbour(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Harbour]:
-    async with open_harbour(request.param, tmp_path_factory.mktemp("harbour")) as harbour:
+    folder, kind = tmp_path_factory.mktemp("harbour"), request.param
+    async with open_brokered_harbour(folder) if kind == "broker" else open_harbour(kind, folder) as harbour:
         yield harbour
 
 

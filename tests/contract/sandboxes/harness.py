@@ -5,20 +5,28 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from moorage.adapters.bubblewrap import BubblewrapSandboxes
-from moorage.adapters.docker import DockerSandboxes
+from moorage.adapters.docker import ContainerSettings, DockerSandboxes
+from moorage.adapters.folders import Folders, Registry
 from moorage.ids import ThreadId, UserId, new_thread_id
-from moorage.sandboxes.port import Sandbox, SandboxLimits, SandboxProvider, SandboxSpec
+from moorage.sandboxes.helper_sandbox import HelperSandbox, KillAll
+from moorage.sandboxes.port import Bounds, Channel, Sandbox, SandboxProvider
+from moorage.sandboxes.profiles import DEFAULT_PROFILE, SandboxProfile
 from moorage.sandboxes.service import Sandboxes
-from moorage.sandboxes.workspace import Workspaces
 
 IMAGE = "moorage-sandbox:dev"
+UIDS = range(300_000, 310_000)
 type Kind = Literal["docker", "bubblewrap"]
-LIMITS = SandboxLimits(memory_mb=256, pids=128, file_mb=64, tmp_mb=64)
+SMALL = SandboxProfile(image=IMAGE, memory_mb=256, pids=128, file_mb=64, tmp_mb=64)
+PROFILES = {
+    DEFAULT_PROFILE: SMALL,
+    "tight": replace(SMALL, name="tight", disk_mb=8, max_files=200),
+}
 
 
 @dataclass(slots=True)
@@ -27,7 +35,7 @@ class Harbour:
 
     provider: SandboxProvider
     sandboxes: Sandboxes
-    workspaces: Workspaces
+    folders: Folders
     folder: Path
     kind: Kind
     installation: str
@@ -35,15 +43,17 @@ class Harbour:
     async def open(self, owner: str = "alice") -> Sandbox:
         return await self.sandboxes.acquire(self.new_thread(owner))
 
+    async def direct(self, thread_id: ThreadId, *, profile: str = DEFAULT_PROFILE) -> HelperSandbox:
+        """The thread's sandbox through a helper of its own, without the service, which would open another."""
+        bounds = await self.provider.ensure(thread_id, profile=profile)
+        channel = await self.provider.open_helper(thread_id)
+        return await HelperSandbox.open(thread_id, channel, bounds, partial(self.provider.kill_all, thread_id))
+
     def new_thread(self, owner: str = "alice") -> ThreadId:
         return new_thread_id(UserId(owner))
 
-    def spec(self, thread_id: ThreadId, owner: str = "alice") -> SandboxSpec:
-        workspace, shared = self.workspaces.open_workspace(thread_id), self.workspaces.open_shared(UserId(owner))
-        return SandboxSpec(thread_id, UserId(owner), workspace, shared, LIMITS)
-
-    async def ref_of(self, thread_id: ThreadId) -> str:
-        return next(info.ref for info in await self.provider.list() if info.thread_id == thread_id)
+    def path(self, thread_id: ThreadId) -> Path:
+        return self.folders.path(thread_id)
 
 
 def new_installation() -> str:
@@ -51,23 +61,35 @@ def new_installation() -> str:
     return f"test{uuid.uuid4().hex[:12]}"
 
 
-def new_provider(kind: Kind, workspaces: Workspaces, installation: str) -> SandboxProvider:
+def new_folders(folder: Path) -> Folders:
+    registry = Registry(folder / "workspaces" / ".registry.sqlite3", uids=UIDS)
+    return Folders(folder / "workspaces", folder / "shared", registry=registry)
+
+
+def new_provider(kind: Kind, folders: Folders, installation: str) -> SandboxProvider:
     if kind == "bubblewrap":
-        return BubblewrapSandboxes(installation=installation, agent=workspaces.agent)
-    return DockerSandboxes(installation=installation, image=IMAGE, agent=workspaces.agent)
+        return BubblewrapSandboxes(installation=installation, folders=folders, profiles=PROFILES)
+    return DockerSandboxes(ContainerSettings(installation=installation), folders=folders, profiles=PROFILES)
+
+
+async def connect(
+    thread_id: ThreadId, channel: Channel, bounds: Bounds, *, profile: str | None, kill_all: KillAll
+) -> HelperSandbox:
+    del profile
+    return await HelperSandbox.open(thread_id, channel, bounds, kill_all)
 
 
 @asynccontextmanager
 async def open_harbour(kind: Kind, folder: Path) -> AsyncGenerator[Harbour]:
-    workspaces, installation = Workspaces(folder / "workspaces", folder / "shared"), new_installation()
-    provider = new_provider(kind, workspaces, installation)
-    sandboxes = Sandboxes(provider, workspaces, limits=LIMITS)
+    folders, installation = new_folders(folder), new_installation()
+    provider = new_provider(kind, folders, installation)
+    sandboxes = Sandboxes(provider, connect)
     try:
-        yield Harbour(provider, sandboxes, workspaces, folder, kind, installation)
+        yield Harbour(provider, sandboxes, folders, folder, kind, installation)
     finally:
-        for info in await provider.list():
-            await provider.delete(info.ref)
         await sandboxes.close()
+        for info in await provider.list(folders=True):
+            await provider.remove(info.thread_id, files=True)
         await provider.close()
 
 

@@ -10,13 +10,23 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 
+import pytest
 from tests.contract.sandboxes.harness import Harbour, eventually, processes_with
 
 from moorage.ids import ThreadId
-from moorage.sandboxes.port import Outcome, Sandbox
+from moorage.sandboxes.port import Outcome, Sandbox, fencing_token
 
 _KILL_SECONDS = 2.0
 _NEXT_SECONDS = 1.0
+_OLD_CLAIM, _NEW_CLAIM = 7, 8
+
+
+@pytest.fixture(autouse=True)
+def newer_claim() -> Generator[None]:
+    """What this process does is in the name of a newer claim than the other server's."""
+    previous = fencing_token.set(_NEW_CLAIM)
+    yield
+    fencing_token.reset(previous)
 
 
 def a_long_sleep() -> tuple[str, str]:
@@ -28,7 +38,7 @@ def a_long_sleep() -> tuple[str, str]:
 @contextmanager
 def other_server(harbour: Harbour, thread_id: ThreadId, command: str) -> Generator[subprocess.Popen[str]]:
     """A server of the same installation that runs `command` in the thread's sandbox."""
-    arguments = [harbour.kind, harbour.installation, str(harbour.folder), thread_id, command]
+    arguments = [harbour.kind, harbour.installation, str(harbour.folder), thread_id, str(_OLD_CLAIM), command]
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.contract.sandboxes.other_server", *arguments], stdout=subprocess.PIPE, text=True
     )
@@ -67,7 +77,7 @@ async def test_a_frozen_server_that_wakes_up_does_not_touch_what_its_successor_r
         running = asyncio.create_task(
             sandbox.run("touch began; while [ ! -e go ]; do sleep 0.05; done; echo alive", time_limit=30)
         )
-        began = harbour.workspaces.path(thread_id) / "began"
+        began = harbour.path(thread_id) / "began"
         assert await eventually(began.exists, within=10)
         os.kill(other.pid, signal.SIGCONT)
         assert (await asyncio.to_thread(other.communicate, timeout=20))[0].strip() == Outcome.LOST
