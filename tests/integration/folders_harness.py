@@ -10,6 +10,7 @@ from typing import Literal
 
 from moorage.adapters.folders import Folders, Place, Registry
 from moorage.adapters.folders.mounts import unmount
+from moorage.adapters.folders.removal import remove_tree
 from moorage.ids import ThreadId, UserId, new_thread_id
 from moorage.sandboxes.port import AgentIdentity
 from moorage.sandboxes.profiles import SandboxProfile
@@ -68,6 +69,7 @@ class World:
         for registry in self.opened:
             registry.close()
         self.restart_the_machine()
+        remove_tree(self.base)  # what is left would count for the next world's projects
 
 
 @contextmanager
