@@ -35,7 +35,7 @@ SYSTEM_MODULES = {
     "retention.py": "what is old is removed",
     "run_queue.py": "workers take the runs of all users",
     "store.py": "items whose time is over are removed",
-    "threads.py": "threads whose time is over, and sandboxes without a thread",
+    "threads.py": "threads whose time is over",
     "users.py": "log-in",
     "webhook_deliveries.py": "what is due, of all users",
 }

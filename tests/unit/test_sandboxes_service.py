@@ -418,6 +418,16 @@ async def test_in_a_full_house_idle_sandboxes_of_other_servers_make_room_too(wor
     assert thread not in world.toys.running
 
 
+async def test_in_a_full_house_what_another_server_stopped_already_makes_no_room(world: World) -> None:
+    server, threads = world.server(), [new_thread_id(UserId(f"user{number}")) for number in range(4)]
+    world.toys.most = 2
+    await use(server, threads[0])
+    world.toys.lose(threads[0])
+    for world.now, thread in enumerate(threads[1:], start=1):
+        await use(server, thread)
+    assert set(world.toys.running) == set(threads[2:])
+
+
 async def test_who_waits_is_served_when_there_is_room(world: World, thread: ThreadId) -> None:
     server = world.server(wait_seconds=30)
     world.toys.most, world.working = 1, {thread}

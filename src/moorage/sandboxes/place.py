@@ -102,11 +102,11 @@ class Place:
             return False
         return profile is None or profile == self.profile
 
-    async def let_go(self) -> None:
+    async def let_go(self, *, at_once: bool = False) -> None:
         """Open a new helper next time; what still goes through this one ends first, unless it is lost."""
         helper, self.helper = self.helper, None
         if helper is None:
             return
         helper.retired = True
-        if not helper.users or helper.sandbox.lost:
+        if at_once or not helper.users or helper.sandbox.lost:
             await helper.sandbox.close()

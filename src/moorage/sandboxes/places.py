@@ -7,10 +7,11 @@ from itertools import batched
 
 from moorage.ids import ThreadId
 from moorage.sandboxes.place import Place
-from moorage.sandboxes.port import USER_FULL, SandboxesFull, SandboxInfo, SandboxProvider
+from moorage.sandboxes.port import USER_FULL, SandboxesFull, SandboxInfo, SandboxProvider, SandboxUnavailable
 from moorage.sandboxes.work import SomeThreads, Work
 
 _STOPS_AT_ONCE = 16
+_STOP_SECONDS = 15.0  # no run of the thread starts meanwhile
 
 
 class Places:
@@ -67,7 +68,7 @@ class Places:
 
     async def make_room(self, wanted: Place, error: SandboxesFull) -> bool:
         """Stop the sandbox that was idle for longest; of the same user only, when it is that user's limit."""
-        self._adopt(await self._provider.list())
+        self._note(await self._provider.list())
         of_user = error.code == USER_FULL
         eligible = [place for place in self if not of_user or place.owner == wanted.owner]
         eligible.sort(key=lambda place: place.last_used)
@@ -85,15 +86,21 @@ class Places:
                     if place.thread_id not in idle:
                         place.last_used = self._clock()
                 chosen = [place for place in batch if place.thread_id in idle][: most and most - stopped]
-                stopped += sum(await all_of(self._stop_if_free(place) for place in chosen))
+                stopped += await self._stop_all(chosen)
             if stopped == most:
                 break
         return stopped
 
+    async def _stop_all(self, places: Iterable[Place]) -> int:
+        try:
+            return sum(await all_of(self._stop_if_free(place) for place in places))
+        except TimeoutError:
+            raise SandboxUnavailable(f"A sandbox did not stop within {_STOP_SECONDS:g} s.", code="no_engine") from None
+
     async def _stop_if_free(self, place: Place) -> bool:
         if not place.is_free:
             return False
-        async with place.lock:
+        async with asyncio.timeout(_STOP_SECONDS), place.lock:
             await self.pause(place)
         return True
 
@@ -109,13 +116,19 @@ class Places:
         for thread_id in orphans:
             await self._provider.remove(thread_id, files=False)
             self.forget(thread_id)
-        self._adopt([info for info in found if info.thread_id in alive])
+        self._note([info for info in found if info.thread_id in alive])
         return len(orphans)
 
-    def _adopt(self, found: Sequence[SandboxInfo]) -> None:
-        for info in found:
-            if info.running and info.thread_id not in self._places:
-                self._places[info.thread_id] = Place(info.thread_id, running=True, last_used=self._clock())
+    def _note(self, found: Sequence[SandboxInfo]) -> None:
+        """Know of what others started, and of what they stopped."""
+        running = {info.thread_id for info in found if info.running}
+        for place in self:
+            if place.is_free and place.thread_id not in running:
+                place.running = False
+        for thread_id in running:
+            place = self.get(thread_id)
+            if not place.running and not place.lock.locked():
+                place.running, place.last_used = True, self._clock()
 
 
 async def vanished(provider: SandboxProvider, existing: SomeThreads) -> list[SandboxInfo]:

@@ -102,7 +102,7 @@ class Sandboxes:
         """Remove the thread's sandbox and all its files. Succeeds when there are none."""
         place = self._places.get(thread_id)
         async with place.lock:
-            await place.let_go()
+            await place.let_go(at_once=True)
             await self._provider.remove(thread_id, files=True)
             place.running = False
         self._places.forget(thread_id)
@@ -130,7 +130,7 @@ class Sandboxes:
         places = list(self._places)
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
-                await all_of(place.let_go() for place in places)
+                await all_of(place.let_go(at_once=True) for place in places)
                 await self._places.stop_free(place for place in places if place.ours)
         except TimeoutError:
             log.warning("sandboxes_left_running", reason=f"they did not stop within {_CLOSE_SECONDS:g} s")

@@ -1,6 +1,6 @@
 """Threads in Postgres."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, LiteralString
 
@@ -230,13 +230,6 @@ class PostgresThreadStore:
                 return None
             messages = await latest_messages(connection, owner, thread_id, limit=limit)
             return Snapshot(thread_of(row), messages, await pending_of(connection, thread_id))
-
-    async def existing(self, thread_ids: Collection[ThreadId]) -> set[ThreadId]:
-        """Which of these threads are there, whoever owns them (for clearing up sandboxes)."""
-        async with self._database.system_transaction() as connection:
-            statement = "SELECT thread_id FROM threads WHERE thread_id = ANY(%s)"
-            rows = await (await connection.execute(statement, [list(thread_ids)])).fetchall()
-        return {ThreadId(row["thread_id"]) for row in rows}
 
 
 def _new_row(new: NewThread) -> Row:
