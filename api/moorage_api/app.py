@@ -6,7 +6,20 @@ from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 
 from moorage.runtime import Runtime
-from moorage_api import approvals, auth, chat, copies, health, keys, messages, rules, sessions, webhooks
+from moorage_api import (
+    approvals,
+    auth,
+    chat,
+    copies,
+    files,
+    health,
+    keys,
+    messages,
+    rules,
+    sessions,
+    shared_files,
+    webhooks,
+)
 from moorage_api.body_guard import BodyGuard
 from moorage_api.deps import protected_docs, refuse_new_work
 from moorage_api.errors import install_error_handlers
@@ -18,16 +31,16 @@ from moorage_api.openapi import describe_refusals
 from moorage_api.request_context import RequestContext
 
 _ALLOWED_HEADERS = (
-    "Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-API-Key", "X-Auth-Scheme", "X-Request-ID",
-    "X-Thread-Id",
+    "Authorization", "Content-Type", "Idempotency-Key", "If-Range", "Last-Event-ID", "Range", "X-API-Key",
+    "X-Auth-Scheme", "X-Request-ID", "X-Thread-Id",
 )  # fmt: skip
 _EXPOSED_HEADERS = (
-    "Content-Location", "Location", "Retry-After", "X-Pagination-Next", "X-Pagination-Total", "X-Request-ID",
-    "X-Thread-Id",
+    "Accept-Ranges", "Content-Disposition", "Content-Location", "Content-Range", "ETag", "Location", "Retry-After",
+    "X-Pagination-Next", "X-Pagination-Total", "X-Request-ID", "X-Thread-Id",
 )  # fmt: skip
 
 
-_CORE = (sessions, copies, chat, approvals, rules, messages)
+_CORE = (sessions, copies, chat, approvals, rules, messages, files, shared_files)
 _OPENAI = (openai_chat, openai_models)
 _LANGGRAPH = (assistants, threads, state, runs, stateless_runs, crons, store, refused)
 
@@ -53,7 +66,7 @@ def create_app(runtime: Runtime) -> FastAPI:
         protected_docs(app)
     install_error_handlers(app)
     describe_refusals(app)
-    app.add_middleware(BodyGuard)
+    app.add_middleware(BodyGuard, streamed=files.STREAMED)
     if runtime.settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -1,5 +1,6 @@
 """Refuses hostile bodies before anything else reads them: too large, or JSON that is too deep or not allowed."""
 
+import re
 from typing import Any
 
 import orjson
@@ -22,12 +23,12 @@ class BodyGuard:
     """Pure ASGI. Reads each body once, checks it, and hands the same bytes on.
 
     FastAPI reads a body whole, of any type and before it asks who is calling; so all are limited here. Only requests
-    to paths that start with one of `streamed` pass untouched: their routes read, and count, piece by piece.
+    to paths that match `streamed` as a whole pass untouched: their routes read, and count, piece by piece.
     """
 
-    def __init__(self, app: ASGIApp, *, streamed: tuple[str, ...] = ()) -> None:
+    def __init__(self, app: ASGIApp, *, streamed: str) -> None:
         self._app = app
-        self._streamed = streamed
+        self._streamed = re.compile(streamed)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not _has_body(scope) or self._is_streamed(scope):
@@ -44,7 +45,7 @@ class BodyGuard:
         await self._app(scope, _replay(body or b"", receive), send)
 
     def _is_streamed(self, scope: Scope) -> bool:
-        return bool(self._streamed) and scope["path"].startswith(self._streamed) and not _is_json(scope)
+        return self._streamed.fullmatch(scope["path"]) is not None
 
 
 def _refused(scope: Scope, status: int, detail: str, code: str) -> JSONResponse:

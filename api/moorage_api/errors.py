@@ -25,6 +25,7 @@ from moorage.errors import (
     Unauthenticated,
     Unavailable,
 )
+from moorage.sandboxes.port import PathError
 from moorage.telemetry import get_logger
 
 _STATUS: Sequence[tuple[type[AppError], int]] = (
@@ -39,7 +40,18 @@ _STATUS: Sequence[tuple[type[AppError], int]] = (
     (Unavailable, 503),
     (NotBuilt, 501),
 )
-_CODES = {404: "not_found", 405: "method_not_allowed"}
+# Of paths: what is wrong with one is the caller's to know, and has nothing to do with who may call.
+_PATH_STATUS = {
+    "file_not_found": 404,
+    "is_directory": 409,
+    "not_a_directory": 409,
+    "not_empty": 409,
+    "file_exists": 409,
+    "permission_denied": 409,
+    "file_too_large": 413,
+    "no_space": 507,
+}
+_CODES = {404: "not_found", 405: "method_not_allowed", 416: "no_such_part"}
 _MAX_FIELD_ERRORS = 20
 _FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 _MESSAGES = {"union_tag_invalid": "Input tag is not one of those expected"}  # pydantic's own repeats the input
@@ -104,6 +116,8 @@ def _shown(part: object) -> object:
 
 
 def status_of(error: AppError) -> int:
+    if isinstance(error, PathError):
+        return _PATH_STATUS.get(error.code, 422)
     return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
 
 

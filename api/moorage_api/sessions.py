@@ -8,9 +8,10 @@ from sse_starlette.sse import EventSourceResponse
 
 from moorage.idempotency import request_key
 from moorage.runtime import Runtime
-from moorage.threads import TITLE_LIMIT, Thread
+from moorage.threads import TITLE_LIMIT, SessionStatus, Thread
 from moorage_api.approvals import IdempotencyKey, asked, shown_approval
 from moorage_api.deps import PrincipalDep, RecheckDep, RuntimeDep, ThreadDep
+from moorage_api.file_shapes import File, shown_file
 from moorage_api.messages import MessageList, shown_message
 from moorage_api.sse import EVENT_STREAM, HEARTBEAT_SECONDS, event_stream, last_event_id
 
@@ -48,6 +49,20 @@ class Session(BaseModel):
     last_seq: int
     created_at: str
     last_active: str
+
+
+class KeptFailure(BaseModel):
+    """A document that was not kept; an empty path stands for all of them. `code` says why."""
+
+    path: str
+    code: str
+
+
+class ClosedSession(Session):
+    """`kept`: the workspace's documents, as they now are in the shared folder."""
+
+    kept: list[File]
+    not_kept: list[KeptFailure]
 
 
 class SessionList(BaseModel):
@@ -113,9 +128,18 @@ async def rename_session(runtime: RuntimeDep, thread: ThreadDep, body: SessionCh
 
 
 @router.post("/{thread_id}/close")
-async def close_session(runtime: RuntimeDep, thread: ThreadDep) -> Session:
-    """Stop what runs and take no more messages; history and files stay."""
-    return shown_session(await runtime.threads.close(thread))
+async def close_session(runtime: RuntimeDep, thread: ThreadDep) -> ClosedSession:
+    """Stop what runs and take no more messages; history and files stay.
+
+    At the first time, the workspace's documents (.pdf .xlsx .pptx .docx) are copied to `outputs/` of the shared folder.
+    """
+    closed = await runtime.threads.close(thread)
+    found = await runtime.files.keep_documents(thread.thread_id) if thread.status is not SessionStatus.CLOSED else None
+    return ClosedSession(
+        **shown_session(closed).model_dump(),
+        kept=[shown_file(item) for item in found.kept] if found else [],
+        not_kept=[KeptFailure(path=item.path, code=item.code) for item in found.left_out] if found else [],
+    )
 
 
 @router.delete("/{thread_id}", status_code=204)

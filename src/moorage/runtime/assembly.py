@@ -21,6 +21,7 @@ from moorage.agent.states import States
 from moorage.approvals import Approvals
 from moorage.assistants import get_assistant
 from moorage.copies import Copies
+from moorage.files import Files
 from moorage.runtime.background import in_background
 from moorage.runtime.crons import make_crons
 from moorage.runtime.database import make_identity, open_postgres
@@ -69,6 +70,7 @@ def _runtime(engine: Engine, approvals: PostgresApprovalStore, url: str) -> Runt
         approvals=Approvals(approvals, inspect=change_inspector(files.read), resolve=files.resolve),
         rules=PostgresRuleBook(database),
         copies=_copies(engine),
+        files=Files(engine.sandboxes),
         assistants=engine.assistants,
         graph_views=GraphViews(engine.agents),
         store=Store(PostgresItemTable(database), quota=settings.store_max_items),

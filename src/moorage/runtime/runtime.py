@@ -10,6 +10,7 @@ from moorage.assistants import Assistants
 from moorage.copies import Copies
 from moorage.crons import Crons
 from moorage.deliveries import Deliveries
+from moorage.files import Files
 from moorage.identity import Identity
 from moorage.rules import RuleBook
 from moorage.runs.ports import EventLog
@@ -33,6 +34,7 @@ class Runtime:
     approvals: Approvals
     rules: RuleBook
     copies: Copies
+    files: Files
     assistants: Assistants
     graph_views: GraphViews
     store: Store
