@@ -31,6 +31,26 @@ def test_all_is_well_where_a_server_would_start(doctor) -> None:
     assert statuses == dict.fromkeys(statuses, "ok") | {"sandbox": "warn"}  # bubblewrap is the weaker one
 
 
+def test_the_kind_of_sandbox_and_what_it_lacks_are_named(doctor) -> None:
+    told = doctor(SANDBOX_STORAGE="watch")[1]["sandbox"]["detail"]
+    assert told.startswith("bubblewrap, storage watch: ran `true` in ")
+    assert "isolation: " in told
+    assert "storage: " in told
+
+
+def test_a_server_that_must_not_lack_anything_would_not_start(doctor) -> None:
+    code, found = doctor(SANDBOX_STRICT="1")
+    assert (code, found["sandbox"]["status"]) == (EXIT_FAILED, "fail")
+    assert "SANDBOX_STRICT=1" in found["sandbox"]["detail"]
+    assert "isolation: " in found["sandbox"]["detail"]
+
+
+def test_a_broker_that_is_not_there_is_told(doctor, tmp_path: Path) -> None:
+    code, found = doctor(SANDBOX="auto", SANDBOX_BROKER=str(tmp_path / "sandboxd.sock"))
+    assert (code, found["sandbox"]["status"]) == (EXIT_FAILED, "fail")
+    assert "broker" in found["sandbox"]["detail"]
+
+
 def test_the_embedded_postgres_is_tried_where_none_is_set(doctor, public_tmp_path: Path) -> None:
     _, found = doctor(DATABASE_URL="", DATA_DIR=str(public_tmp_path / "new"))
     assert found["database"]["status"] == "ok"
