@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from moorage.sandboxes.helper.wire import CHUNK, FROM_INSIDE, HEADER, MAX_ORDER
+from moorage.sandboxes.helper.wire import CHUNK, FROM_INSIDE, HEADER, MAX_ORDER, MOST_CONNECTIONS
 from moorage.sandboxes.orders import OpenOrder, Payload, to_the_end
 from moorage.sandboxes.port import Channel, SandboxGone
 from moorage.sandboxes.reports import Report
@@ -23,7 +23,6 @@ _HELLO_SECONDS = 10.0
 _START_SECONDS = 10.0
 _KILL_SECONDS = 1.2
 _LATE_SECONDS = 5.0  # after which the helper, which keeps the time itself, is not waited for any more
-_MOST_CONNECTIONS = 64
 _COMPLAINT = 500
 
 log = get_logger(__name__)
@@ -213,7 +212,7 @@ class HelperConnection:
     def _connect(self, number: int) -> None:
         if self._on_connection is None or not number & FROM_INSIDE or number in self._open:
             raise ValueError("a connection that nobody wants")
-        if len(self._serving) >= _MOST_CONNECTIONS:
+        if sum(1 for other in self._open if other & FROM_INSIDE) >= MOST_CONNECTIONS:
             raise ValueError("too many connections")
         talk = self._open[number] = OpenOrder(number, self._send)
         task = asyncio.create_task(self._serve(talk, self._on_connection))

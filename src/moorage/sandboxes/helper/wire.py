@@ -29,6 +29,9 @@ CREDIT = 256 * 1024
 MAX_ORDER = 1024 * 1024
 MAX_ORDERS = 256
 FROM_INSIDE = 1 << 31  # ids with this bit are connections that programs inside opened
+MOST_CONNECTIONS = 64
+PROXY_PORT = 3128
+ENDED = b"e"  # of a connection from inside: the program sends no more, or, with content, is gone
 
 ERROR_CODES = {
     errno.ENOENT: "file_not_found",
