@@ -1,6 +1,7 @@
 """Which kind of sandbox there is, and the service over it."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -10,15 +11,16 @@ from moorage.adapters.postgres.busy_threads import BusyThreads
 from moorage.adapters.sandbox_kinds import make_bubblewrap, make_docker, make_folders
 from moorage.adapters.sandboxd import BrokerSandboxes
 from moorage.errors import InvalidInput
-from moorage.ids import ThreadId
 from moorage.runtime.database import installation_of
-from moorage.sandboxes.helper_sandbox import HelperSandbox
-from moorage.sandboxes.place import KillAll, OpenSandbox
-from moorage.sandboxes.port import Bounds, Channel, SandboxProvider, SandboxUnavailable, Shortcoming
+from moorage.sandboxes.connecting import Connecting, WaysOut
+from moorage.sandboxes.egress import resolver
+from moorage.sandboxes.port import SandboxProvider, SandboxUnavailable, Shortcoming
 from moorage.sandboxes.profiles import SandboxProfile, load_profiles
 from moorage.sandboxes.service import Sandboxes
 from moorage.settings import Settings
 from moorage.telemetry import get_logger
+
+_RESOLVERS = 16  # names that sandboxes ask for at once
 
 log = get_logger(__name__)
 
@@ -42,9 +44,15 @@ async def open_sandboxes(
 ) -> Sandboxes:
     """The sandboxes of all threads, with those removed whose thread is gone."""
     kind = await stack.enter_async_context(open_sandbox_kind(settings, profiles, installation=installation))
+    name_threads = ThreadPoolExecutor(_RESOLVERS, thread_name_prefix="egress-name")
+    stack.callback(name_threads.shutdown, wait=False, cancel_futures=True)
     sandboxes = Sandboxes(
         kind.provider,
-        _Connecting(settings),
+        Connecting(
+            WaysOut.of(profiles, resolve=resolver(name_threads)),
+            workspace=settings.container_workspace_dir,
+            shared=settings.container_shared_dir,
+        ),
         idle_seconds=settings.sandbox_idle_minutes * 60,
         wait_seconds=settings.sandbox_wait_seconds,
         work=threads,
@@ -145,26 +153,6 @@ class _Choice:
             await self.provider.close()
             if self._folders is not None:
                 self._folders.registry.close()
-
-
-class _Connecting:
-    """`moorage.sandboxes.place.Connect`, as the settings name the folders inside."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
-    async def __call__(
-        self, thread_id: ThreadId, channel: Channel, bounds: Bounds, *, profile: str | None, kill_all: KillAll
-    ) -> OpenSandbox:
-        del profile  # those of one server differ in what is around the helper only
-        return await HelperSandbox.open(
-            thread_id,
-            channel,
-            bounds,
-            kill_all,
-            workspace=self._settings.container_workspace_dir,
-            shared=self._settings.container_shared_dir,
-        )
 
 
 def _tell(shortcomings: Sequence[Shortcoming], *, strict: bool) -> None:
