@@ -18,6 +18,7 @@ from moorage_api import (
     rules,
     sessions,
     shared_files,
+    snapshots,
     webhooks,
 )
 from moorage_api.body_guard import BodyGuard
@@ -40,7 +41,7 @@ _EXPOSED_HEADERS = (
 )  # fmt: skip
 
 
-_CORE = (sessions, copies, chat, approvals, rules, messages, files, shared_files)
+_CORE = (sessions, copies, snapshots, chat, approvals, rules, messages, files, shared_files)
 _OPENAI = (openai_chat, openai_models)
 _LANGGRAPH = (assistants, threads, state, runs, stateless_runs, crons, store, refused)
 

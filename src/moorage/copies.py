@@ -1,22 +1,38 @@
-"""Copies of threads: a conversation can go on in two ways from where it stands."""
+"""Copies of threads: a conversation can go on in two ways, from where it stands or from a moment of its past."""
 
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from moorage.errors import Conflict, LimitExceeded, NotFound
 from moorage.events import scrub_text
 from moorage.idempotency import RequestKey
 from moorage.ids import ThreadId, new_thread_id
-from moorage.threads import Thread
+from moorage.snapshots import CopiedFiles
+from moorage.threads import Thread, ThreadBusy
+
+__all__ = ["Copied", "Copies", "CopyStore", "Moment", "ThreadBusy"]
 
 
-class ThreadBusy(Conflict):
-    """Something runs or waits to run in the thread: there is no state that stands still."""
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A checkpoint of a thread: the ids of the messages in its state, and what else was in it.
 
-    code = "thread_busy"
+    `is_latest`: nothing was saved after it.
+    """
 
-    def __init__(self) -> None:
-        super().__init__("This session is busy")
+    checkpoint_id: str
+    message_ids: Sequence[str]
+    values: Mapping[str, Any]
+    is_latest: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """A copy, and what files it began with."""
+
+    thread_id: ThreadId
+    files: CopiedFiles
 
 
 class CopyStore(Protocol):
@@ -26,24 +42,25 @@ class CopyStore(Protocol):
         """The seq that `source` stands at now. Raises what `insert` would raise."""
         ...
 
-    async def find_earlier(self, source: Thread, request: RequestKey) -> ThreadId | None:
+    async def find_earlier(self, source: Thread, request: RequestKey) -> Copied | None:
         """The copy that this very request made before."""
         ...
 
     async def insert(
         self,
         source: Thread,
-        target: ThreadId,
+        target: Copied,
         *,
         title: str | None,
         quota: int,
         as_of: int,
         request: RequestKey | None,
-    ) -> ThreadId:
+        moment: Moment | None,
+    ) -> Copied:
         """Make `target` with all that `source` knows, in one transaction; its own title unless None is given.
 
-        Answers `target`, or the copy that the same request has made meanwhile. Raises ThreadBusy when `source` is busy
-        or has got beyond seq `as_of`, SessionQuotaExceeded, ThreadNotFound.
+        With a `moment`, all that it knew then. Answers `target`, or the copy that the same request has made meanwhile.
+        Raises ThreadBusy when `source` is busy or has got beyond seq `as_of`, SessionQuotaExceeded, ThreadNotFound.
         """
         ...
 
@@ -56,35 +73,62 @@ class Copies:
         store: CopyStore,
         *,
         quota: int,
-        copy_files: Callable[[ThreadId, ThreadId], Awaitable[None]],
+        find_moment: Callable[[Thread, str], Awaitable[Moment]],
+        copy_files: Callable[[Thread, ThreadId, str | None], Awaitable[CopiedFiles]],
         remove_files: Callable[[ThreadId], Awaitable[None]],
     ) -> None:
-        """`copy_files` makes the second thread's workspace from the first's; `remove_files` removes a workspace."""
+        """`find_moment` reads a thread's checkpoint; it raises UnknownCheckpoint.
+
+        `copy_files` makes the second thread's workspace as the first's is, or was at a checkpoint; `remove_files`
+        removes a workspace.
+        """
         self._store = store
         self._quota = quota
+        self._find_moment = find_moment
         self._copy_files = copy_files
         self._remove_files = remove_files
 
-    async def copy(self, thread: Thread, *, title: str | None = None, request: RequestKey | None = None) -> ThreadId:
-        """A new idle thread with this one's history, state and files; answers its id. Nothing is asked in it.
+    async def copy(
+        self,
+        thread: Thread,
+        *,
+        title: str | None = None,
+        checkpoint_id: str | None = None,
+        request: RequestKey | None = None,
+    ) -> Copied:
+        """A new idle thread with this one's history, state and files. Nothing is asked in it.
 
-        A request that is repeated answers with the copy that it made.
+        With a `checkpoint_id`, with those it had then; files of the past are had from snapshots. A request that is
+        repeated answers with the copy that it made.
 
-        Raises ThreadBusy, SessionQuotaExceeded or WorkspaceNotCopied. The files come first: until the rows are there
-        nobody sees the copy, and a crash leaves at most a folder that no thread refers to. Both are of one moment,
-        because the rows are refused when anything happened in the thread meanwhile.
+        Raises ThreadBusy, SessionQuotaExceeded, UnknownCheckpoint, or what keeps the files from being copied. The files
+        come first: until the rows are there nobody sees the copy, and a crash leaves at most a folder that no thread
+        refers to. Both are of one moment, because the rows are refused when anything happened in the thread meanwhile.
         """
         if request is not None and (earlier := await self._store.find_earlier(thread, request)) is not None:
             return earlier
         as_of = await self._store.check(thread, quota=self._quota)
-        target = new_thread_id(thread.owner_id)
-        await self._copy_files(thread.thread_id, target)
+        moment = None if checkpoint_id is None else await self._find_moment(thread, checkpoint_id)
+        if moment is not None and moment.is_latest:
+            moment = None
+        target = await self._with_files(thread, moment)
         name = None if title is None else scrub_text(title)
         try:
-            made = await self._store.insert(thread, target, title=name, quota=self._quota, as_of=as_of, request=request)
+            made = await self._store.insert(
+                thread, target, title=name, quota=self._quota, as_of=as_of, request=request, moment=moment
+            )
         except (Conflict, LimitExceeded, NotFound):  # after anything else the copy may be there
-            await self._remove_files(target)
+            await self._remove_files(target.thread_id)
             raise
         if made != target:
-            await self._remove_files(target)
+            await self._remove_files(target.thread_id)
         return made
+
+    async def _with_files(self, thread: Thread, moment: Moment | None) -> Copied:
+        target = new_thread_id(thread.owner_id)
+        try:
+            files = await self._copy_files(thread, target, moment.checkpoint_id if moment else None)
+        except BaseException:
+            await self._remove_files(target)
+            raise
+        return Copied(target, files)

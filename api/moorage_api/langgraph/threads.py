@@ -236,8 +236,8 @@ async def copy_thread(runtime: RuntimeDep, principal: PrincipalDep, thread: Wire
 
     409 `thread_busy` while something runs, 429 when the quota is used up.
     """
-    copy = await runtime.threads.get(principal, await runtime.copies.copy(thread))
-    return answer(await _shown(runtime, copy))
+    copy = await runtime.copies.copy(thread)
+    return answer(await _shown(runtime, await runtime.threads.get(principal, copy.thread_id)))
 
 
 @router.get("/{thread_id}/storage")

@@ -31,9 +31,6 @@ type KillLeftovers = Callable[[ThreadId], Awaitable[None]]
 type BeforeEnd = Callable[[Claim], Awaitable[None]]
 
 
-async def _nothing(_: Claim) -> None: ...
-
-
 class LoadAssistant(Protocol):
     """Answers a user's assistant, or the system's, with what a run's context changes of it."""
 
@@ -95,7 +92,7 @@ class Executor:
         open_journal: OpenJournal,
         load_assistant: LoadAssistant,
         kill_leftovers: KillLeftovers,
-        before_end: BeforeEnd = _nothing,
+        before_end: BeforeEnd | None = None,
     ) -> None:
         """`kill_leftovers` ends what a lost worker may have left running in a thread's sandbox.
 
@@ -136,9 +133,9 @@ class Executor:
 
     async def _see_off(self, execution: Execution) -> None:
         """Who stops the run now only stops this."""
-        if execution.stop_reason is not None:
+        if self._before_end is None or execution.stop_reason is not None:
             return
-        execution.task = asyncio.create_task(self._try_before_end(execution.run.claim))
+        execution.task = asyncio.create_task(self._try(self._before_end, execution.run.claim))
         try:
             await asyncio.wait([execution.task])
         except asyncio.CancelledError:
@@ -146,11 +143,11 @@ class Executor:
             await asyncio.wait([execution.task])
             raise
 
-    async def _try_before_end(self, claim: Claim) -> None:
+    async def _try(self, before_end: BeforeEnd, claim: Claim) -> None:
         fencing_token.set(claim.fencing_token)
         try:
-            await self._before_end(claim)
-        except Exception:  # noqa: BLE001 -- the same place: it is not to cost the run its outcome
+            await before_end(claim)
+        except Exception:  # the same place: it is not to cost the run its outcome
             log.exception("before_end_failed", run_id=claim.run_id)
 
     async def _finish(self, run: ClaimedRun, outcome: Outcome) -> None:

@@ -9,7 +9,6 @@ from functools import partial
 
 from moorage.adapters.postgres.approvals import PostgresApprovalStore
 from moorage.adapters.postgres.checkpoint_reader import ThreadReader
-from moorage.adapters.postgres.copies import PostgresCopyStore
 from moorage.adapters.postgres.pool import open_database
 from moorage.adapters.postgres.rules import PostgresRuleBook
 from moorage.adapters.postgres.store import PostgresItemTable
@@ -20,7 +19,6 @@ from moorage.agent.sandbox_files import ThreadFiles
 from moorage.agent.states import States
 from moorage.approvals import Approvals
 from moorage.assistants import get_assistant
-from moorage.copies import Copies
 from moorage.files import Files
 from moorage.runtime.background import in_background
 from moorage.runtime.crons import make_crons
@@ -28,6 +26,7 @@ from moorage.runtime.database import make_identity, open_postgres
 from moorage.runtime.engine import Engine, open_engine
 from moorage.runtime.intake import Intake
 from moorage.runtime.runtime import Runtime
+from moorage.runtime.snapshots import make_copies, remove_all_files
 from moorage.runtime.webhooks import make_deliveries
 from moorage.settings import Settings
 from moorage.store import Store
@@ -69,7 +68,8 @@ def _runtime(engine: Engine, approvals: PostgresApprovalStore, url: str) -> Runt
         states=states,
         approvals=Approvals(approvals, inspect=change_inspector(files.read), resolve=files.resolve),
         rules=PostgresRuleBook(database),
-        copies=_copies(engine),
+        snapshots=engine.snapshots,
+        copies=make_copies(settings, database, states, engine.sandboxes, engine.snapshots),
         files=Files(engine.sandboxes),
         assistants=engine.assistants,
         graph_views=GraphViews(engine.agents),
@@ -96,14 +96,5 @@ def _threads(engine: Engine) -> Threads:
         engine.thread_store,
         quota=engine.settings.quota_active_sessions,
         stop_runs=engine.runs.stop_for_good,
-        remove_files=engine.sandboxes.delete,
-    )
-
-
-def _copies(engine: Engine) -> Copies:
-    return Copies(
-        PostgresCopyStore(engine.database, session_life=timedelta(hours=engine.settings.session_life_hours)),
-        quota=engine.settings.quota_active_sessions,
-        copy_files=engine.sandboxes.copy_files,
-        remove_files=engine.sandboxes.delete,
+        remove_files=partial(remove_all_files, engine.sandboxes, engine.snapshots),
     )

@@ -20,6 +20,7 @@ from moorage.runtime.engine import Engine
 from moorage.runtime.intake import Intake
 from moorage.runtime.runtime import Runtime
 from moorage.settings import Settings
+from moorage.snapshots import Snapshots
 from moorage.threads import Threads
 
 _STOP_PATIENCE_SECONDS = 25.0
@@ -33,7 +34,7 @@ type Beside = Callable[[], Coroutine[Any, Any, None]]
 @asynccontextmanager
 async def in_background(engine: Engine, runtime: Runtime, approvals: PostgresApprovalStore) -> AsyncGenerator[None]:
     """Run what must run beside the server."""
-    chores = _chores(runtime.settings, runtime.database, engine.queue, approvals, runtime.threads)
+    chores = _chores(runtime.settings, runtime.database, engine.queue, approvals, runtime.threads, runtime.snapshots)
     beside: list[Beside] = [
         engine.event_log.poll_forever,
         partial(engine.sandboxes.keep_sweeping, engine.busy_threads.existing),
@@ -46,7 +47,12 @@ async def in_background(engine: Engine, runtime: Runtime, approvals: PostgresApp
 
 
 def _chores(
-    settings: Settings, database: Database, queue: RunQueue, approvals: PostgresApprovalStore, threads: Threads
+    settings: Settings,
+    database: Database,
+    queue: RunQueue,
+    approvals: PostgresApprovalStore,
+    threads: Threads,
+    snapshots: Snapshots,
 ) -> list[Chore]:
     """What every process looks after, so that it is done while any of them lives."""
     often = settings.run_lease_seconds / _REAPS_PER_LEASE
@@ -58,6 +64,7 @@ def _chores(
         Chore("forget_events", _FORGET_SECONDS, partial(forget_events, database, older_than=older)),
         Chore("forget_deliveries", _FORGET_SECONDS, partial(forget_deliveries, database)),
         Chore("forget_expired_items", _SWEEP_SECONDS, partial(forget_expired_items, database)),
+        Chore("collect_snapshots", _FORGET_SECONDS, snapshots.collect),
     ]
 
 

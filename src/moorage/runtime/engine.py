@@ -17,6 +17,7 @@ from moorage.adapters.postgres.pool import Database
 from moorage.adapters.postgres.run_queue import PostgresRunQueue
 from moorage.adapters.postgres.run_records import PostgresRunRecords
 from moorage.adapters.postgres.threads import PostgresThreadStore
+from moorage.adapters.snapshot_files import SnapshotFiles
 from moorage.agent.graph import Agents
 from moorage.agent.runner import AgentRunner
 from moorage.assistants import Assistants
@@ -26,9 +27,11 @@ from moorage.runs.worker import Worker
 from moorage.runtime.database import installation_of
 from moorage.runtime.models import assistant_policy, load_for_run, make_agents
 from moorage.runtime.providers import open_sandboxes
+from moorage.runtime.snapshots import make_snapshots
 from moorage.sandboxes.profiles import load_profiles
 from moorage.sandboxes.service import Sandboxes
 from moorage.settings import Settings
+from moorage.snapshots import Snapshots
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class Engine:
     queue: PostgresRunQueue
     thread_store: PostgresThreadStore
     sandboxes: Sandboxes
+    snapshots: Snapshots
     busy_threads: BusyThreads
     agents: Agents
     model_name: str
@@ -65,8 +69,11 @@ async def open_engine(settings: Settings, stack: AsyncExitStack, database: Datab
     agents, model_name = await make_agents(settings, stack, sandboxes, profiles)
     assistants = Assistants(PostgresAssistantStore(database), assistant_policy(settings, agents, profiles))
     load = partial(load_for_run, assistants, agents)
+    snapshots = make_snapshots(settings, database, _snapshot_files(settings, stack), sandboxes, profiles, load)
     name = f"{socket.gethostname()}-{secrets.token_hex(4)}"
-    worker = _worker(settings, database, queue, event_log, agents, load, sandboxes, name=name) if work else None
+    worker = None
+    if work:
+        worker = _worker(settings, database, queue, event_log, agents, load, sandboxes, snapshots, name=name)
     runs = Runs(queue, worker, PostgresRunRecords(database), event_log)
     notices.listen("work", lambda _: queue.wake(), own=False)
     notices.listen("stop", runs.hear_stop, own=False)
@@ -78,6 +85,7 @@ async def open_engine(settings: Settings, stack: AsyncExitStack, database: Datab
         queue=queue,
         thread_store=thread_store,
         sandboxes=sandboxes,
+        snapshots=snapshots,
         busy_threads=busy_threads,
         agents=agents,
         model_name=model_name,
@@ -87,6 +95,12 @@ async def open_engine(settings: Settings, stack: AsyncExitStack, database: Datab
         worker=worker,
         runs=runs,
     )
+
+
+def _snapshot_files(settings: Settings, stack: AsyncExitStack) -> SnapshotFiles:
+    files = SnapshotFiles(settings.data_dir / "snapshots")
+    stack.callback(files.close)
+    return files
 
 
 def _queue(settings: Settings, database: Database, event_log: PostgresEventLog) -> PostgresRunQueue:
@@ -109,6 +123,7 @@ def _worker(
     agents: Agents,
     load_assistant: LoadAssistant,
     sandboxes: Sandboxes,
+    snapshots: Snapshots,
     *,
     name: str,
 ) -> Worker:
@@ -122,5 +137,6 @@ def _worker(
         open_journal=partial(open_journal, database, lease=lease),
         load_assistant=load_assistant,
         kill_leftovers=sandboxes.kill_leftovers,
+        before_end=snapshots.after_run if settings.snapshot_each_run else None,
     )
     return Worker(queue, executor, name=name, concurrency=settings.run_concurrency, lease=lease)

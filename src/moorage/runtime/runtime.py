@@ -17,6 +17,7 @@ from moorage.runs.ports import EventLog
 from moorage.runs.service import Runs
 from moorage.runtime.intake import Intake, ServerStopping, WorkerState
 from moorage.settings import Settings
+from moorage.snapshots import Snapshots
 from moorage.store import Store
 from moorage.thread_lists import ThreadLists
 from moorage.threads import Threads
@@ -33,6 +34,7 @@ class Runtime:
     states: States
     approvals: Approvals
     rules: RuleBook
+    snapshots: Snapshots
     copies: Copies
     files: Files
     assistants: Assistants

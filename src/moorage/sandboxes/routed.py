@@ -41,7 +41,7 @@ class RoutedSandbox:
 
     @property
     def trees(self) -> Trees:
-        return RoutedTrees(self._thread_id, self._sandboxes)
+        return RoutedTrees(self._thread_id, self._sandboxes, self._profile)
 
     async def run(
         self,
@@ -133,11 +133,12 @@ class RoutedFiles:
 
 
 class RoutedTrees:
-    """`moorage.sandboxes.trees.Trees` by thread id, under whichever profile the sandbox has."""
+    """`moorage.sandboxes.trees.Trees` by thread id. What is only read is read under whichever profile there is."""
 
-    def __init__(self, thread_id: ThreadId, sandboxes: Uses) -> None:
+    def __init__(self, thread_id: ThreadId, sandboxes: Uses, profile: str | None) -> None:
         self._thread_id = thread_id
         self._sandboxes = sandboxes
+        self._profile = profile
 
     async def list(self, bounds: TreeBounds) -> Listing:
         return await self._sandboxes.use(self._thread_id, lambda sandbox: sandbox.trees.list(bounds))
@@ -149,5 +150,7 @@ class RoutedTrees:
         self, entries: Sequence[TreeEntry], *, keep: Collection[bytes], read: ReadContent, bounds: TreeBounds
     ) -> Planted:
         return await self._sandboxes.use(
-            self._thread_id, lambda sandbox: sandbox.trees.plant(entries, keep=keep, read=read, bounds=bounds)
+            self._thread_id,
+            lambda sandbox: sandbox.trees.plant(entries, keep=keep, read=read, bounds=bounds),
+            profile=self._profile,
         )

@@ -21,7 +21,6 @@ from moorage.sandboxes.port import (
     SandboxesFull,
     SandboxGone,
     SandboxProvider,
-    SandboxUnavailable,
     fencing_token,
 )
 from moorage.sandboxes.routed import RoutedSandbox
@@ -87,9 +86,9 @@ class Sandboxes:
         place = self._places.find(thread_id)
         return place is not None and place.ours and place.running
 
-    async def trees(self, thread_id: ThreadId) -> Trees:
+    async def trees(self, thread_id: ThreadId, *, profile: str | None = None) -> Trees:
         """The thread's workspace as a whole. Costs nothing until it is used."""
-        return (await self.acquire(thread_id)).trees
+        return (await self.acquire(thread_id, profile=profile)).trees
 
     async def release(self, thread_id: ThreadId) -> None:
         """Stop the thread's sandbox now; the next use wakes it up."""
@@ -107,11 +106,6 @@ class Sandboxes:
             place.running = False
         self._places.forget(thread_id)
         self._line.move()
-
-    async def copy_files(self, source: ThreadId, target: ThreadId) -> None:
-        """Give `target`, which has no files yet, a copy of the files of `source`."""
-        if await self.has_files(source):
-            raise SandboxUnavailable(f"The files of {source} cannot be copied to {target} yet.")
 
     async def kill_leftovers(self, thread_id: ThreadId) -> None:
         """Kill all that runs in the thread's sandbox, whichever process started it, in the name of the newest claim.

@@ -2,6 +2,7 @@
 
 from moorage.snapshots.manifest import Digest, Manifest, digests_in
 from moorage.snapshots.ports import (
+    CopiedFiles,
     NewSnapshot,
     ObjectStore,
     Places,
@@ -16,6 +17,7 @@ from moorage.snapshots.ports import (
 from moorage.snapshots.service import SnapshotLimits, Snapshots, SnapshotSpaceUsedUp
 
 __all__ = [
+    "CopiedFiles",
     "Digest",
     "Manifest",
     "NewSnapshot",

@@ -40,6 +40,14 @@ class SnapshotKind(StrEnum):
     COPY = "copy"
 
 
+class CopiedFiles(StrEnum):
+    """What files a copy of a thread began with."""
+
+    SNAPSHOT = "snapshot"  # those of a snapshot
+    CURRENT = "current"  # those of the original
+    NONE = "none"
+
+
 @dataclass(frozen=True, slots=True)
 class NewSnapshot:
     """`bytes` counts all files by their length; `added_bytes` what was new to the server.
@@ -169,6 +177,6 @@ class Places(Protocol):
         """Whether this process has used the thread's sandbox, and it still runs."""
         ...
 
-    async def trees(self, thread_id: ThreadId) -> Trees: ...
+    async def trees(self, thread_id: ThreadId, *, profile: str | None = None) -> Trees: ...
 
     async def release(self, thread_id: ThreadId) -> None: ...

@@ -1,7 +1,7 @@
 """What a user can do with snapshots of their threads' files, and what is done for them when a run ends."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -12,6 +12,7 @@ from moorage.paging import Page
 from moorage.sandboxes.trees import Planted, TreeBounds, TreeRefused, Trees
 from moorage.snapshots.manifest import Digest, Manifest
 from moorage.snapshots.ports import (
+    CopiedFiles,
     NewSnapshot,
     ObjectStore,
     Places,
@@ -47,7 +48,17 @@ class SnapshotLimits:
 class Snapshots:
     """Takes and restores snapshots, a few at a time."""
 
-    def __init__(self, table: SnapshotTable, objects: ObjectStore, places: Places, limits: SnapshotLimits) -> None:
+    def __init__(
+        self,
+        table: SnapshotTable,
+        objects: ObjectStore,
+        places: Places,
+        limits: SnapshotLimits,
+        *,
+        profile_of: Callable[[Thread], Awaitable[str | None]],
+    ) -> None:
+        """`profile_of` says under which profile a thread's sandbox has room for its files; None: any will do."""
+        self._profile_of = profile_of
         self._table = table
         self._objects = objects
         self._places = places
@@ -90,10 +101,6 @@ class Snapshots:
         """The thread's snapshots, newest first."""
         return await self._table.search(thread, limit=limit, cursor=cursor)
 
-    async def at(self, thread: Thread, checkpoint_id: str) -> Snapshot | None:
-        """The newest at this checkpoint, or else at the nearest one before it in its history."""
-        return await self._table.at(thread, checkpoint_id)
-
     async def delete(self, thread: Thread, snapshot_id: str) -> None:
         """Raises SnapshotNotFound."""
         if not await self._table.delete(thread, snapshot_id):
@@ -106,41 +113,48 @@ class Snapshots:
         Raises ThreadBusy, also when something began to run meanwhile: that saw neither the old files nor these.
         """
         as_of = await self._table.standing(thread)
-        planted = await self.plant(snapshot, thread.thread_id)
+        planted = await self._plant(snapshot, thread.thread_id, await self._profile_of(thread))
         if await self._table.standing(thread) != as_of:
             raise ThreadBusy
         return planted
 
-    async def plant(self, snapshot: Snapshot, thread_id: ThreadId) -> Planted:
+    async def _plant(self, snapshot: Snapshot, thread_id: ThreadId, profile: str | None) -> Planted:
         """Make the files of a thread of the same user those of the snapshot, and nothing else.
 
         Raises TreeRefused, PathError (`no_space`), SnapshotDamaged or Unavailable.
         """
+        trees = await self._places.trees(thread_id, profile=profile)
         async with self._turns, self._objects.open(snapshot.owner_id) as objects:
             manifest = await read_manifest(objects, snapshot.content.manifest)
             if await objects.missing(set(manifest.digests.values())):
                 raise SnapshotDamaged
             try:
-                return await self._plant(manifest, thread_id, objects)
+                return await self._plant_changed(manifest, thread_id, trees, objects)
             except TreeRefused as error:
                 if error.code != "workspace_changed":
                     raise
-            return await self._plant(manifest, thread_id, objects)  # a file that was to stay was changed: look again
+            # A file that was to stay was changed: look again.
+            return await self._plant_changed(manifest, thread_id, trees, objects)
 
-    async def copy_files(self, source: Thread, target: ThreadId) -> bool:
-        """Give `target`, which is new, the files that `source` has now; False when there are none.
+    async def copy_files(self, source: Thread, target: ThreadId, checkpoint_id: str | None = None) -> CopiedFiles:
+        """Give `target`, which is new, the files that `source` has now, or those it had at an earlier checkpoint.
 
-        No sandbox is started for a thread that never had one. That of the target is stopped again.
+        The latter are the newest snapshot's at that checkpoint or before it. No sandbox is started for a thread that
+        never had one. That of the target is stopped again. Raises what `take` and `restore` raise.
         """
-        if not await self._places.has_files(source.thread_id):
-            return False
-        await self.give(await self.take(source, SnapshotKind.COPY), target)
-        return True
-
-    async def give(self, snapshot: Snapshot, target: ThreadId) -> None:
-        """Plant it in a thread that nobody uses yet."""
-        await self.plant(snapshot, target)
+        if checkpoint_id is not None:
+            snapshot = await self._table.at(source, checkpoint_id)
+            copied = CopiedFiles.SNAPSHOT
+        elif await self._places.has_files(source.thread_id):
+            snapshot = await self.take(source, SnapshotKind.COPY)
+            copied = CopiedFiles.CURRENT
+        else:
+            return CopiedFiles.NONE
+        if snapshot is None:
+            return CopiedFiles.NONE
+        await self._plant(snapshot, target, await self._profile_of(source))
         await self._places.release(target)
+        return copied
 
     async def forget(self, owner: UserId, thread_id: ThreadId) -> None:
         """Remove all snapshots of a thread that is being deleted."""
@@ -195,8 +209,9 @@ class Snapshots:
             megabytes = limit // (1024 * 1024)
             raise SnapshotSpaceUsedUp(f"Your snapshots take up more than {megabytes} MiB: delete some")
 
-    async def _plant(self, manifest: Manifest, thread_id: ThreadId, objects: UserObjects) -> Planted:
-        trees = await self._places.trees(thread_id)
+    async def _plant_changed(
+        self, manifest: Manifest, thread_id: ThreadId, trees: Trees, objects: UserObjects
+    ) -> Planted:
         return await trees.plant(
             manifest.entries,
             keep=await self._unchanged(manifest, thread_id, trees),

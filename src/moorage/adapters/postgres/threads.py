@@ -106,6 +106,7 @@ _TABLES_OF_A_THREAD = (
     "checkpoint_writes",
     "checkpoint_blobs",
     "checkpoints",
+    "snapshots",
     "threads",
 )
 
