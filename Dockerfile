@@ -1,5 +1,5 @@
 # The server's image. It needs no BuildKit:  docker build --tag moorage .
-# BASE may be any image with Python >= 3.12 and pip. Behind a proxy with a certificate of its own, put the
+# BASE may be any Debian image with Python >= 3.12 and pip. Behind a proxy with a certificate of its own, put the
 # bundle into .build/ca-bundle.crt: it is used while building and does not end up in the image.
 ARG BASE=python:3.13-slim-bookworm
 
@@ -18,9 +18,13 @@ RUN if [ -f /inputs/ca-bundle.crt ]; then export SSL_CERT_FILE=/inputs/ca-bundle
     && /opt/uv/bin/uv sync --quiet --locked --no-dev --no-editable
 
 FROM ${BASE}
-# The agent's user in the sandbox image has the same uid: both write the files of a workspace.
-RUN useradd --uid 1000 --user-group --no-create-home --home-dir /data --shell /usr/sbin/nologin moorage \
-    && install -d -o moorage -g moorage /data /data/state /data/workspaces /data/shared_files
+# For the broker, which makes workspaces that are file systems of their own.
+RUN apt-get update -q && apt-get install -y -q --no-install-recommends e2fsprogs mount \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log \
+    && useradd --uid 1000 --user-group --no-create-home --home-dir /data --shell /usr/sbin/nologin moorage \
+    && install -d -o moorage -g moorage /data /data/state \
+    && install -d /data/workspaces /data/shared_files /run/moorage
+COPY scripts/compose-secrets /usr/local/bin/
 COPY --from=build /app/.venv /app/.venv
 ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 \
     DATA_DIR=/data/state WORKSPACE_ROOT=/data/workspaces SHARED_DIR=/data/shared_files

@@ -1,13 +1,13 @@
 # `make` alone lists the targets. Every target fetches what it needs first and says so.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup serve demo test check bench chaos up down
+.PHONY: help setup serve demo test test-compose check bench chaos up down
 
 # Extra arguments for the command behind a target: make test ARGS="-k approvals -x"
 ARGS ?=
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Make the development environment in .venv
 	@scripts/bootstrap
@@ -26,6 +26,9 @@ test: setup ## Run the tests (starts a Docker engine and builds the sandbox imag
 	@scripts/node-clients
 	@.venv/bin/pytest $(ARGS)
 
+test-compose: setup ## Try the Compose installation in a project of its own, then take it down
+	@scripts/test-compose
+
 check: setup ## Lint, check the formatting, the types and the layers
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
@@ -42,7 +45,7 @@ chaos: setup ## Break the server at random for 10 minutes and read back what rem
 	@scripts/sandbox-image
 	@.venv/bin/python -m tests.chaos $(ARGS)
 
-up: ## Start server and Postgres with Docker Compose (needs .env)
+up: ## Start server, worker, broker and Postgres with Docker Compose (needs .env)
 	@scripts/docker-engine start
 	@scripts/sandbox-image
 	@scripts/compose up --build --detach $(ARGS)

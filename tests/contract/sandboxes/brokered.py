@@ -10,10 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from tests.contract.sandboxes.harness import PROFILES as REAL_PROFILES
+from tests.contract.sandboxes.harness import Harbour, connect, new_folders, new_installation
+
+from moorage.adapters.docker import ContainerSettings, DockerSandboxes, open_channel
 from moorage.adapters.sandboxd import Broker, BrokerSandboxes, listening
 from moorage.adapters.sandboxd.server import BrokerLimits
 from moorage.ids import ThreadId
 from moorage.sandboxes.port import Bounds, Channel, SandboxInfo, SandboxStats, Shortcoming
+from moorage.sandboxes.service import Sandboxes
 
 PROFILES = ("default", "big")
 SHORTCOMINGS = (Shortcoming("swap", "The engine cannot bound it."),)
@@ -153,3 +158,25 @@ async def broker_at(
             stop.set()
             await serving
             await provider.close()
+
+
+@asynccontextmanager
+async def open_brokered_harbour(folder: Path) -> AsyncGenerator[Harbour]:
+    """Docker's sandboxes once more, made by a broker."""
+    folders, installation = new_folders(folder), new_installation()
+    docker = DockerSandboxes(ContainerSettings(installation=installation), folders=folders, profiles=REAL_PROFILES)
+    stop = asyncio.Event()
+    with listening(folder / "run" / "s") as listener:
+        broker = Broker(docker, profiles=REAL_PROFILES, uids=[os.geteuid()], shortcomings=await docker.check())
+        serving = asyncio.create_task(broker.serve(listener, until=stop))
+        client = BrokerSandboxes(folder / "run" / "s", open_channel=open_channel)
+        sandboxes = Sandboxes(client, connect)
+        try:
+            yield Harbour(client, sandboxes, folders, folder, "docker", installation)
+        finally:
+            await sandboxes.close()
+            for info in await client.list(folders=True):
+                await client.remove(info.thread_id, files=True)
+            stop.set()
+            await serving
+            await docker.close()
