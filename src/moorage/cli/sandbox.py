@@ -9,6 +9,7 @@ import typer
 
 from moorage.adapters.postgres.busy_threads import BusyThreads
 from moorage.cli.sandbox_access import with_provider, with_threads
+from moorage.cli.sandbox_build import build
 from moorage.errors import Conflict
 from moorage.ids import ThreadId, owner_of
 from moorage.sandboxes.places import vanished
@@ -19,6 +20,7 @@ app = typer.Typer(
     help="List, measure and stop sandboxes, and clear up after vanished threads.",
     no_args_is_help=True,
 )
+app.command()(build)
 
 
 def _thread(text: str) -> ThreadId:
