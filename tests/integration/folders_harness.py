@@ -55,6 +55,9 @@ class World:
         done = subprocess.run(["losetup", "--noheadings", "--output", "BACK-FILE"], capture_output=True, text=True)
         return {line.strip() for line in done.stdout.splitlines() if line.strip().startswith(str(self.base))}
 
+    def images_of(self, place: Place) -> int:
+        return sum(place.name in image for image in self.images())
+
     def mounts(self) -> list[Path]:
         lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
         places = [Path(line.split(" ")[4]) for line in lines]

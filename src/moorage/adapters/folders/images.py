@@ -54,13 +54,13 @@ def prepare_image(folder: Path, *, uid: int, gid: int, size: Size) -> None:
         if not image.exists():
             _make(image, uid=uid, gid=gid, size=size)
         _make_mount_point(folder)
-        if mounts.is_mount(folder) and not (loops.shows(folder, image) and _is_writable(folder)):
+        if mounts.is_mount(folder) and not (loops.shows(folder, image) and _is_sound(folder)):
             mounts.unmount(folder)
         if not mounts.is_mount(folder):
             _mount(folder, image, size)
     except OSError as error:
         raise SandboxUnavailable(f"The file system of a workspace cannot be used: {error.strerror}") from error
-    if not _is_writable(folder):
+    if not _is_sound(folder):
         raise SandboxUnavailable(
             "The file system of a workspace had errors and takes no writes until its sandbox has stopped",
             code="workspace_read_only",
@@ -163,7 +163,13 @@ def _trim(folder: Path) -> None:
         os.close(opened)
 
 
-def _is_writable(folder: Path) -> bool:
+def _is_sound(folder: Path) -> bool:
+    """Whether what is mounted takes writes: after an error it does not, which newer kernels tell here only."""
+    status = os.stat(folder)
+    errors = Path(f"/sys/fs/ext4/loop{os.minor(status.st_dev)}/errors_count")
+    with suppress(FileNotFoundError):
+        if errors.read_text(encoding="ascii").strip() != "0":
+            return False
     return not os.statvfs(folder).f_flag & os.ST_RDONLY
 
 
