@@ -25,7 +25,7 @@ from moorage.approvals import Answer, Approvals, Decided, Decision, DecisionType
 from moorage.assistants import Assistant, get_assistant
 from moorage.ids import ThreadId, UserId, new_thread_id
 from moorage.rules import Remember
-from moorage.runs.executor import Executor, RunLimits
+from moorage.runs.executor import BeforeEnd, Executor, RunLimits
 from moorage.runs.run import Started
 from moorage.runs.service import Runs
 from moorage.runs.worker import Worker
@@ -59,6 +59,7 @@ class Harbor:
         workers: int,
         approval_ttl: timedelta,
         lease: timedelta,
+        before_end: BeforeEnd | None,
     ) -> None:
         self.database = database
         self.agent = FakeAgent(script)
@@ -78,6 +79,7 @@ class Harbor:
             open_journal=partial(open_journal, database, lease=timedelta(seconds=30)),
             load_assistant=self._assistant,
             kill_leftovers=self._clean,
+            before_end=before_end,
         )
         new_worker = partial(Worker, self.queue, executor, name="worker", concurrency=8, lease=lease)
         self.workers = [new_worker() for _ in range(workers)]
@@ -187,10 +189,20 @@ async def open_harbor(
     workers: int = 1,
     approval_ttl: timedelta = timedelta(hours=1),
     lease: timedelta = timedelta(seconds=30),
+    before_end: BeforeEnd | None = None,
 ) -> AsyncGenerator[Harbor]:
     """A running harbor. On the way out the workers stop first, and the log's writer last."""
     limits = RunLimits(max_steps=max_steps, timeout_seconds=timeout_seconds)
-    harbor = Harbor(database, script, limits=limits, life=life, workers=workers, approval_ttl=approval_ttl, lease=lease)
+    harbor = Harbor(
+        database,
+        script,
+        limits=limits,
+        life=life,
+        workers=workers,
+        approval_ttl=approval_ttl,
+        lease=lease,
+        before_end=before_end,
+    )
     async with asyncio.TaskGroup() as outer:
         writer = outer.create_task(harbor.log.write_forever())
         async with asyncio.TaskGroup() as group:

@@ -16,9 +16,9 @@ from moorage.ids import ThreadId, UserId, new_thread_id
 TENANT_TABLES = (
     "threads", "runs", "run_events", "interrupts", "messages", "tool_calls", "approval_rules", "idempotency_keys",
     "checkpoints", "checkpoint_blobs", "checkpoint_writes", "users", "api_keys", "store_items", "crons", "assistants",
-    "assistant_versions",
+    "assistant_versions", "snapshots",
 )  # fmt: skip
-TENANTS_ALONE = {"assistants", "assistant_versions"}  # the system asks for them as their owner
+TENANTS_ALONE = {"assistants", "assistant_versions", "snapshots"}  # the system asks for them as their owner
 SYSTEM_ONLY_TABLES = (
     "refresh_tokens", "revoked_access_tokens", "login_failures", "setup_links", "ws_tickets", "checkpoint_migrations",
     "webhook_deliveries",
@@ -68,7 +68,10 @@ ROW_PER_TABLE = """
     INSERT INTO assistants (owner_id, assistant_id, graph_id, name)
         VALUES (%(owner)s, '00000000-0000-4000-8000-000000000000', 'agent', 'n');
     INSERT INTO assistant_versions (owner_id, assistant_id, version, graph_id, name, context, config, metadata)
-        VALUES (%(owner)s, '00000000-0000-4000-8000-000000000000', 1, 'agent', 'n', '{}', '{}', '{}')
+        VALUES (%(owner)s, '00000000-0000-4000-8000-000000000000', 1, 'agent', 'n', '{}', '{}', '{}');
+    INSERT INTO snapshots (snapshot_id, thread_id, owner_id, kind, manifest, files, bytes, added_bytes, left_out,
+            missed)
+        VALUES (%(run)s, %(thread)s, %(owner)s, 'request', repeat('0', 64), 0, 0, 0, 0, 0)
 """
 
 

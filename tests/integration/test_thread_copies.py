@@ -1,24 +1,33 @@
 """Copies of threads: rows on a real Postgres with real agent state, and files on a real disk."""
 
 import asyncio
-import os
-import socket
-import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.conftest import AddUser
 from tests.fake_agent import call, calls
+from tests.folder_trees import FolderPlaces
 from tests.integration.runs_harness import ALICE, APPROVE, Harbor, end_of, open_harbor, text_of, types
 
+from moorage.adapters.postgres.checkpoint_reader import ThreadReader
 from moorage.adapters.postgres.copies import PostgresCopyStore
 from moorage.adapters.postgres.pool import Database
+from moorage.adapters.postgres.snapshots import PostgresSnapshots
+from moorage.adapters.snapshot_files import SnapshotFiles
+from moorage.agent.states import States
+from moorage.assistants import Assistant, get_assistant
 from moorage.copies import Copies, ThreadBusy
-from moorage.ids import ThreadId, UserId, new_thread_id
-from moorage.sandboxes.workspace import WorkspaceNotCopied, Workspaces
-from moorage.threads import SessionQuotaExceeded, Thread, ThreadNotFound
+from moorage.idempotency import request_key
+from moorage.ids import UserId
+from moorage.runtime.snapshots import find_moment
+from moorage.sandboxes.trees import TreeBounds, TreeRefused
+from moorage.snapshots import CopiedFiles, SnapshotLimits, Snapshots
+from moorage.threads import SessionQuotaExceeded, Thread, ThreadNotFound, UnknownCheckpoint
 
 SCRIPT = {
     "delegate": [
@@ -32,23 +41,57 @@ SCRIPT = {
 }
 
 
+@dataclass
+class Yard:
+    """Where copies are made: workspaces, and snapshots of them."""
+
+    database: Database
+    places: FolderPlaces
+    snapshots: Snapshots
+
+    def copies(self, harbor: Harbor, *, quota: int = 0) -> Copies:
+        async def load(_owner: UserId, assistant_id: str) -> Assistant:
+            return get_assistant(assistant_id)
+
+        states = States(harbor.agent.agents, partial(ThreadReader, self.database), load, fallback=get_assistant("deep"))
+        return Copies(
+            PostgresCopyStore(self.database, session_life=timedelta(hours=1)),
+            quota=quota,
+            find_moment=partial(find_moment, states),
+            copy_files=self.snapshots.copy_files,
+            remove_files=self.places.delete,
+        )
+
+    async def copy(self, harbor: Harbor, thread: Thread, checkpoint_id: str | None = None, **more: Any) -> Thread:
+        copied = await self.copies(harbor).copy(
+            await harbor.thread(thread.thread_id), checkpoint_id=checkpoint_id, **more
+        )
+        return await harbor.thread(copied.thread_id)
+
+    def write(self, thread: Thread, **files: str) -> None:
+        for name, text in files.items():
+            (self.places.make(thread.thread_id) / name).write_text(text)
+
+    def files(self, thread: Thread) -> dict[str, str] | None:
+        """None: it has no workspace."""
+        path = self.places.path(thread.thread_id)
+        return {file.name: file.read_text() for file in path.iterdir()} if path.is_dir() else None
+
+
 @pytest.fixture
-def workspaces(tmp_path: Path) -> Workspaces:
-    return Workspaces(tmp_path / "workspaces", tmp_path / "shared")
+def yard(database: Database, tmp_path: Path) -> Yard:
+    async def default(_: Thread) -> None:
+        return None
+
+    places = FolderPlaces(tmp_path / "workspaces")
+    limits = SnapshotLimits(TreeBounds(max_files=100, max_bytes=2**30))
+    files = SnapshotFiles(tmp_path / "snapshots")
+    return Yard(database, places, Snapshots(PostgresSnapshots(database), files, places, limits, profile_of=default))
 
 
 @pytest.fixture(autouse=True)
 async def _alice(add_user: AddUser) -> None:
     await add_user(ALICE)
-
-
-def copies(database: Database, workspaces: Workspaces, *, quota: int = 0) -> Copies:
-    return Copies(
-        PostgresCopyStore(database, session_life=timedelta(hours=1)),
-        quota=quota,
-        copy_files=partial(asyncio.to_thread, workspaces.copy),
-        remove_files=partial(asyncio.to_thread, workspaces.delete),
-    )
 
 
 async def history(harbor: Harbor, thread: Thread) -> list[tuple[int, str, str, str]]:
@@ -65,12 +108,12 @@ async def seen_by_model(harbor: Harbor, thread: Thread, text: str) -> list[tuple
 # Rows ----------------------------------------------------------------------------------------------------------------
 
 
-async def test_both_conversations_go_on_from_where_the_first_stood(database: Database, workspaces: Workspaces) -> None:
+async def test_both_conversations_go_on_from_where_the_first_stood(database: Database, yard: Yard) -> None:
     async with open_harbor(database, SCRIPT) as harbor:
         thread = await harbor.new_thread()
         await harbor.say(thread, "delegate")
         before = await history(harbor, thread)
-        copy = await harbor.thread(await copies(database, workspaces).copy(await harbor.thread(thread.thread_id)))
+        copy = await yard.copy(harbor, thread)
         assert await history(harbor, copy) == before
         theirs = await seen_by_model(harbor, copy, "more")
         assert theirs == await seen_by_model(harbor, thread, "more")
@@ -78,14 +121,14 @@ async def test_both_conversations_go_on_from_where_the_first_stood(database: Dat
         assert len(await history(harbor, copy)) == len(before) + 2
 
 
-async def test_a_copy_is_a_thread_of_its_own(database: Database, workspaces: Workspaces) -> None:
+async def test_a_copy_is_a_thread_of_its_own(database: Database, yard: Yard) -> None:
     async with open_harbor(database, SCRIPT) as harbor:
         thread = await harbor.new_thread()
         await harbor.say(thread, "delegate")
         await harbor.threads.rename(thread, "first")
         thread = await harbor.thread(thread.thread_id)
-        copy = await harbor.thread(await copies(database, workspaces).copy(thread))
-        named = await harbor.thread(await copies(database, workspaces).copy(thread, title="other\x00 way"))
+        copy = await yard.copy(harbor, thread)
+        named = await yard.copy(harbor, thread, title="other\x00 way")
         assert (copy.title, copy.run_status.value, copy.status.value) == ("first", "idle", "active")
         assert (copy.message_count, copy.turn_count) == (thread.message_count, thread.turn_count)
         assert named.title == "other way"
@@ -93,12 +136,12 @@ async def test_a_copy_is_a_thread_of_its_own(database: Database, workspaces: Wor
         assert text_of(await harbor.say(copy, "more")) == "here is more"
 
 
-async def test_the_first_event_of_a_copy_comes_after_its_messages(database: Database, workspaces: Workspaces) -> None:
+async def test_the_first_event_of_a_copy_comes_after_its_messages(database: Database, yard: Yard) -> None:
     async with open_harbor(database, SCRIPT) as harbor:
         thread = await harbor.new_thread()
         await harbor.say(thread, "more")
         thread = await harbor.thread(thread.thread_id)
-        copy = await harbor.thread(await copies(database, workspaces).copy(thread))
+        copy = await yard.copy(harbor, thread)
         assert copy.last_seq == thread.last_seq
         told = await harbor.say(copy, "more")
         assert told[0].seq == thread.last_seq + 1
@@ -107,13 +150,11 @@ async def test_the_first_event_of_a_copy_comes_after_its_messages(database: Data
         ]
 
 
-async def test_a_question_is_not_asked_in_the_copy_and_its_call_never_ran_there(
-    database: Database, workspaces: Workspaces
-) -> None:
+async def test_a_question_is_not_asked_in_the_copy_and_its_call_never_ran_there(database: Database, yard: Yard) -> None:
     async with open_harbor(database, SCRIPT) as harbor:
         thread = await harbor.new_thread()
         assert end_of(await harbor.say(thread, "risky")) == "interrupted"
-        copy = await harbor.thread(await copies(database, workspaces).copy(await harbor.thread(thread.thread_id)))
+        copy = await yard.copy(harbor, thread)
         assert copy.run_status.value == "idle"
         assert await harbor.approvals.pending(ALICE, copy.thread_id) == []
         shown = await seen_by_model(harbor, copy, "more")
@@ -124,13 +165,11 @@ async def test_a_question_is_not_asked_in_the_copy_and_its_call_never_ran_there(
         assert harbor.sandbox.ran == ["rm -rf /"]
 
 
-async def test_nothing_that_was_told_before_is_told_again_in_the_copy(
-    database: Database, workspaces: Workspaces
-) -> None:
+async def test_nothing_that_was_told_before_is_told_again_in_the_copy(database: Database, yard: Yard) -> None:
     async with open_harbor(database, SCRIPT) as harbor:
         thread = await harbor.new_thread()
         await harbor.say(thread, "risky")
-        copy = await harbor.thread(await copies(database, workspaces).copy(await harbor.thread(thread.thread_id)))
+        copy = await yard.copy(harbor, thread)
         told = await harbor.say(copy, "more")
         assert types(told).count("message_complete") == 1
         assert types(told).count("tool_call") == 0
@@ -138,139 +177,252 @@ async def test_nothing_that_was_told_before_is_told_again_in_the_copy(
         assert len(ids) == len(set(ids))
 
 
-async def test_a_busy_thread_is_not_copied(database: Database, workspaces: Workspaces) -> None:
+async def test_a_busy_thread_is_not_copied(database: Database, yard: Yard) -> None:
     async with open_harbor(database, SCRIPT, workers=0) as harbor:
         thread = await harbor.new_thread()
         await harbor.start(thread, "more")
         with pytest.raises(ThreadBusy):
-            await copies(database, workspaces).copy(await harbor.thread(thread.thread_id))
+            await yard.copy(harbor, thread)
         assert await harbor.store.count_active(ALICE) == 1
 
 
 async def test_what_happens_while_files_are_copied_refuses_the_copy_and_leaves_nothing(
-    database: Database, workspaces: Workspaces
+    database: Database, yard: Yard
 ) -> None:
     async with open_harbor(database, SCRIPT) as harbor:
         thread = await harbor.new_thread()
-        workspaces.open_workspace(thread.thread_id).path.joinpath("a").write_text("x")
+        yard.write(thread, a="x")
+        for moment in ("list", "plant"):
 
-        async def copy_slowly(source: ThreadId, target: ThreadId) -> None:
-            workspaces.copy(source, target)
-            await harbor.say(thread, "more")
+            async def meanwhile(moment: str = moment) -> None:
+                if yard.places.asked[-1] == moment:
+                    await harbor.say(thread, "more")
 
-        made = Copies(
-            PostgresCopyStore(database, session_life=timedelta(0)),
-            quota=0,
-            copy_files=copy_slowly,
-            remove_files=partial(asyncio.to_thread, workspaces.delete),
-        )
-        with pytest.raises(ThreadBusy):
-            await made.copy(thread)
-        assert await harbor.store.count_active(ALICE) == 1
-        assert [path.name for path in workspaces.path(thread.thread_id).parent.iterdir()] == [thread.thread_id]
+            yard.places.meanwhile = meanwhile
+            with pytest.raises(ThreadBusy):
+                await yard.copies(harbor).copy(await harbor.thread(thread.thread_id))
+            assert await harbor.store.count_active(ALICE) == 1
+            assert [path.name for path in yard.places.root.iterdir()] == [thread.thread_id]
 
 
-async def test_copies_count_in_the_quota(database: Database, workspaces: Workspaces) -> None:
+async def test_copies_count_in_the_quota(database: Database, yard: Yard) -> None:
     async with open_harbor(database, SCRIPT) as harbor:
         thread = await harbor.new_thread()
-        made = copies(database, workspaces, quota=3)
+        made = yard.copies(harbor, quota=3)
         tries = [made.copy(thread) for _ in range(5)]
         outcomes = await asyncio.gather(*tries, return_exceptions=True)
         assert sum(isinstance(outcome, SessionQuotaExceeded) for outcome in outcomes) == 3
         assert await harbor.store.count_active(ALICE) == 3
 
 
-async def test_a_thread_that_is_gone_is_not_copied(database: Database, workspaces: Workspaces) -> None:
+async def test_a_thread_that_is_gone_is_not_copied(database: Database, yard: Yard) -> None:
     async with open_harbor(database, SCRIPT) as harbor:
         thread = await harbor.new_thread()
         await harbor.threads.delete(thread)
         with pytest.raises(ThreadNotFound):
-            await copies(database, workspaces).copy(thread)
+            await yard.copies(harbor).copy(thread)
 
 
 # Files ---------------------------------------------------------------------------------------------------------------
 
-OLD, NEW = new_thread_id(UserId("alice")), new_thread_id(UserId("alice"))
+
+async def test_a_copy_has_the_files_of_now_and_shares_none(database: Database, yard: Yard) -> None:
+    async with open_harbor(database, SCRIPT) as harbor:
+        thread = await harbor.new_thread()
+        yard.write(thread, one="same", two="same")
+        copied = await yard.copies(harbor).copy(thread)
+        copy = await harbor.thread(copied.thread_id)
+        yard.write(thread, one="changed")
+        assert copied.files is CopiedFiles.CURRENT
+        assert yard.files(copy) == {"one": "same", "two": "same"}
+        assert yard.places.asked[-1] == "release"
 
 
-def test_files_are_copied_with_modes_owners_times_and_links(workspaces: Workspaces, tmp_path: Path) -> None:
-    old = workspaces.open_workspace(OLD).path
-    (old / "a" / "b").mkdir(parents=True)
-    (old / "a" / "b" / "run.sh").write_text("#!/bin/sh\n")
-    (old / "a" / "b" / "run.sh").chmod(0o751)
-    (old / "a").chmod(0o2770)
-    os.utime(old / "a" / "b" / "run.sh", ns=(1, 10**18))
-    (old / "outside").symlink_to("/etc/passwd")
-    (old / "folder").symlink_to("a/b")
-    (old / "nowhere").symlink_to("gone")
-    workspaces.copy(OLD, NEW)
-    new = workspaces.path(NEW)
-    copied = (new / "a" / "b" / "run.sh").stat()
-    assert (stat.S_IMODE(copied.st_mode), copied.st_mtime_ns) == (0o751, 10**18)
-    assert stat.S_IMODE((new / "a").stat().st_mode) == 0o2770
-    assert (copied.st_uid, copied.st_gid) == ((old / "a/b/run.sh").stat().st_uid, (old / "a/b/run.sh").stat().st_gid)
-    assert [os.readlink(new / name) for name in ("outside", "folder", "nowhere")] == ["/etc/passwd", "a/b", "gone"]
-    assert (new.stat().st_mode, new.stat().st_uid) == (old.stat().st_mode, old.stat().st_uid)
+async def test_a_thread_that_never_had_files_starts_no_sandbox_for_its_copy(database: Database, yard: Yard) -> None:
+    async with open_harbor(database, SCRIPT) as harbor:
+        thread = await harbor.new_thread()
+        await harbor.say(thread, "more")
+        copied = await yard.copies(harbor).copy(await harbor.thread(thread.thread_id))
+        assert copied.files is CopiedFiles.NONE
+        assert yard.places.asked == []
 
 
-def test_nothing_is_shared_with_the_copy(workspaces: Workspaces) -> None:
-    old = workspaces.open_workspace(OLD).path
-    (old / "one").write_text("same")
-    os.link(old / "one", old / "two")
-    workspaces.copy(OLD, NEW)
-    new = workspaces.path(NEW)
-    (old / "one").write_text("changed")
-    assert [(new / name).read_text() for name in ("one", "two")] == ["same", "same"]
-    assert (new / "one").stat().st_nlink == 1
+async def test_files_that_cannot_be_copied_refuse_the_copy_and_leave_nothing(database: Database, yard: Yard) -> None:
+    async with open_harbor(database, SCRIPT) as harbor:
+        thread = await harbor.new_thread()
+        yard.write(thread, **{f"file{number}": "" for number in range(101)})
+        with pytest.raises(TreeRefused):
+            await yard.copies(harbor).copy(thread)
+        assert await harbor.store.count_active(ALICE) == 1
+        assert [path.name for path in yard.places.root.iterdir()] == [thread.thread_id]
 
 
-def test_pipes_and_sockets_are_left_out_and_block_nothing(workspaces: Workspaces) -> None:
-    old = workspaces.open_workspace(OLD).path
-    os.mkfifo(old / "pipe")
-    with socket.socket(socket.AF_UNIX) as listener:
-        here = Path.cwd()
-        os.chdir(old)  # a socket's path must be short
-        listener.bind("socket")
-        os.chdir(here)
-        (old / "file").write_text("x")
-        workspaces.copy(OLD, NEW)
-    assert [path.name for path in workspaces.path(NEW).iterdir()] == ["file"]
+async def test_who_goes_away_while_files_are_planted_leaves_nothing(database: Database, yard: Yard) -> None:
+    async with open_harbor(database, SCRIPT) as harbor:
+        thread = await harbor.new_thread()
+        yard.write(thread, a="x")
+        planting = asyncio.Event()
+
+        async def meanwhile() -> None:
+            if yard.places.asked[-1] == "plant":
+                planting.set()
+                await asyncio.Event().wait()
+
+        yard.places.meanwhile = meanwhile
+        copying = asyncio.create_task(yard.copies(harbor).copy(thread))
+        await planting.wait()
+        copying.cancel()
+        await asyncio.wait([copying])
+        assert [path.name for path in yard.places.root.iterdir()] == [thread.thread_id]
 
 
-def test_a_file_that_is_mostly_hole_costs_what_is_in_it(workspaces: Workspaces) -> None:
-    old = workspaces.open_workspace(OLD).path
-    with (old / "sparse").open("wb") as file:
-        file.seek(2**40)
-        file.write(b"end")
-        file.truncate(2**40 + 2**30)
-    workspaces.copy(OLD, NEW)
-    copied = workspaces.path(NEW) / "sparse"
-    assert copied.stat().st_size == 2**40 + 2**30
-    assert copied.stat().st_blocks * 512 < 2**20
-    with copied.open("rb") as file:
-        file.seek(2**40)
-        assert file.read(4) == b"end\0"
+# Moments of the past -------------------------------------------------------------------------------------------------
 
 
-def test_a_workspace_that_was_never_used_has_no_copy(workspaces: Workspaces) -> None:
-    workspaces.copy(OLD, NEW)
-    assert not workspaces.path(NEW).exists()
+async def checkpoints(harbor: Harbor, thread: Thread) -> Sequence[str]:
+    """The root's, oldest first."""
+    query = "SELECT checkpoint_id FROM checkpoints WHERE thread_id = %s AND checkpoint_ns = '' ORDER BY checkpoint_id"
+    return [row["checkpoint_id"] for row in await harbor.database.tenant_rows(ALICE, query, [thread.thread_id])]
 
 
-def test_a_tree_without_end_is_refused_and_leaves_nothing(workspaces: Workspaces) -> None:
-    deepest = workspaces.open_workspace(OLD).path
-    for _ in range(120):
-        deepest /= "d"
-        deepest.mkdir()
-    with pytest.raises(WorkspaceNotCopied, match="levels"):
-        workspaces.copy(OLD, NEW)
-    assert not workspaces.path(NEW).exists()
+async def latest(harbor: Harbor, thread: Thread) -> str:
+    return (await checkpoints(harbor, thread))[-1]
 
 
-def test_a_link_in_the_place_of_the_workspace_is_not_followed(workspaces: Workspaces, tmp_path: Path) -> None:
-    workspaces.open_workspace(NEW)
-    workspaces.delete(NEW)
-    (tmp_path / "secret").mkdir()
-    workspaces.path(OLD).symlink_to(tmp_path / "secret")
-    workspaces.copy(OLD, NEW)
-    assert not workspaces.path(NEW).exists()
+async def test_a_fork_knows_what_was_known_then_and_nothing_later(database: Database, yard: Yard) -> None:
+    async with open_harbor(database, SCRIPT) as harbor:
+        thread = await harbor.new_thread()
+        await harbor.say(thread, "delegate")
+        before, point = await history(harbor, thread), await latest(harbor, thread)
+        counted = await harbor.thread(thread.thread_id)
+        await harbor.say(thread, "more")
+        await harbor.say(thread, "risky")
+        fork = await yard.copy(harbor, thread, point)
+        assert await history(harbor, fork) == before
+        assert (fork.message_count, fork.turn_count) == (counted.message_count, counted.turn_count)
+        assert (fork.run_status.value, fork.last_seq) == ("idle", (await harbor.thread(thread.thread_id)).last_seq)
+        assert await latest(harbor, fork) == point
+        plain = await harbor.new_thread()
+        await harbor.say(plain, "delegate")
+        assert [text for _, text in await seen_by_model(harbor, fork, "more")] == [
+            text for _, text in await seen_by_model(harbor, plain, "more")
+        ]
+
+
+async def test_every_checkpoint_of_a_history_can_be_forked_and_goes_on(database: Database, yard: Yard) -> None:
+    async with open_harbor(database, SCRIPT) as harbor:
+        thread = await harbor.new_thread()
+        for text in ("delegate", "more", "delegate"):
+            await harbor.say(thread, text)
+        whole = await history(harbor, thread)
+        for point in await checkpoints(harbor, thread):
+            fork = await yard.copy(harbor, thread, point)
+            kept = await history(harbor, fork)
+            assert kept == whole[: len(kept)]
+            assert fork.message_count == len(kept)
+            shown = await seen_by_model(harbor, fork, "more")
+            assert shown[-1] == ("human", "more")
+            asked = sum(len(message.tool_calls) for message in harbor.agent.model.seen[-1] if message.type == "ai")
+            assert asked == sum(kind == "tool" for kind, _ in shown), "no call is without a result"
+            ids = [message_id for _, message_id, _, _ in await history(harbor, fork)]
+            assert len(ids) == len(set(ids))
+
+
+async def test_calls_that_were_open_then_count_as_never_run_in_the_fork(database: Database, yard: Yard) -> None:
+    async with open_harbor(database, SCRIPT) as harbor:
+        thread = await harbor.new_thread()
+        assert end_of(await harbor.say(thread, "risky")) == "interrupted"
+        point = await latest(harbor, thread)
+        assert end_of(await harbor.told(thread, await harbor.answer(thread, e1=APPROVE))) == "success"
+        assert harbor.sandbox.ran == ["rm -rf /"]
+        fork = await yard.copy(harbor, thread, point)
+        assert await harbor.approvals.pending(ALICE, fork.thread_id) == []
+        shown = await seen_by_model(harbor, fork, "more")
+        assert [kind for kind, _ in shown] == ["human", "ai", "tool", "human"]
+        assert "not run" in shown[2][1]
+        assert harbor.sandbox.ran == ["rm -rf /"]
+
+
+async def test_a_fork_at_the_latest_checkpoint_is_a_copy(database: Database, yard: Yard) -> None:
+    async with open_harbor(database, SCRIPT) as harbor:
+        thread = await harbor.new_thread()
+        await harbor.say(thread, "more")
+        yard.write(thread, a="old")
+        await yard.snapshots.take(await harbor.thread(thread.thread_id))
+        yard.write(thread, a="now")
+        copied = await yard.copies(harbor).copy(
+            await harbor.thread(thread.thread_id), checkpoint_id=await latest(harbor, thread)
+        )
+        assert copied.files is CopiedFiles.CURRENT
+        assert yard.files(await harbor.thread(copied.thread_id)) == {"a": "now"}
+
+
+async def test_a_fork_has_the_files_of_the_newest_snapshot_of_its_past(database: Database, yard: Yard) -> None:
+    async with open_harbor(database, SCRIPT) as harbor:
+        thread = await harbor.new_thread()
+        points: list[str] = []
+        for text in ("one", "two", "three"):
+            await harbor.say(thread, "more")
+            points.append(await latest(harbor, thread))
+            yard.write(thread, a=text)
+            if text != "two":
+                await yard.snapshots.take(await harbor.thread(thread.thread_id))
+        await harbor.say(thread, "more")
+        for point, text in zip(points, ("one", "one", "three"), strict=True):
+            copied = await yard.copies(harbor).copy(await harbor.thread(thread.thread_id), checkpoint_id=point)
+            assert copied.files is CopiedFiles.SNAPSHOT
+            assert yard.files(await harbor.thread(copied.thread_id)) == {"a": text}
+
+
+async def test_a_fork_without_a_snapshot_of_its_past_begins_with_no_files(database: Database, yard: Yard) -> None:
+    async with open_harbor(database, SCRIPT) as harbor:
+        thread = await harbor.new_thread()
+        await harbor.say(thread, "more")
+        point = await latest(harbor, thread)
+        await harbor.say(thread, "more")
+        yard.write(thread, a="later")
+        await yard.snapshots.take(await harbor.thread(thread.thread_id))
+        copied = await yard.copies(harbor).copy(await harbor.thread(thread.thread_id), checkpoint_id=point)
+        assert copied.files is CopiedFiles.NONE
+        assert yard.files(await harbor.thread(copied.thread_id)) is None
+
+
+async def test_a_copy_has_the_snapshots_of_its_past_which_outlive_the_original(database: Database, yard: Yard) -> None:
+    async with open_harbor(database, SCRIPT) as harbor:
+        thread = await harbor.new_thread()
+        await harbor.say(thread, "more")
+        point = await latest(harbor, thread)
+        yard.write(thread, a="then")
+        await yard.snapshots.take(await harbor.thread(thread.thread_id))
+        await harbor.say(thread, "more")
+        yard.write(thread, a="now")
+        copy = await yard.copy(harbor, thread)
+        await yard.snapshots.forget(ALICE, thread.thread_id)
+        await yard.snapshots.collect()
+        fork = await yard.copy(harbor, copy, point)
+        assert yard.files(fork) == {"a": "then"}
+        [snapshot] = (await yard.snapshots.search(fork, limit=10, cursor=None)).items
+        assert (snapshot.checkpoint_id, snapshot.thread_id) == (point, fork.thread_id)
+
+
+async def test_what_is_no_checkpoint_of_the_thread_cannot_be_forked(database: Database, yard: Yard) -> None:
+    async with open_harbor(database, SCRIPT) as harbor:
+        thread, other = await harbor.new_thread(), await harbor.new_thread()
+        for each in (thread, other):
+            await harbor.say(each, "more")
+        for wrong in (await latest(harbor, other), "nonsense", "\x00"):
+            with pytest.raises(UnknownCheckpoint):
+                await yard.copy(harbor, thread, wrong)
+
+
+async def test_a_request_that_is_repeated_answers_with_its_copy_and_files(database: Database, yard: Yard) -> None:
+    async with open_harbor(database, SCRIPT) as harbor:
+        thread = await harbor.new_thread()
+        yard.write(thread, a="x")
+        request = request_key("k", "copy", thread.thread_id)
+        made = yard.copies(harbor)
+        first = await made.copy(thread, request=request)
+        assert await made.copy(thread, request=request) == first
+        again = await asyncio.gather(*(made.copy(thread, request=request_key("l", "copy")) for _ in range(4)))
+        assert len(set(again)) == 1
+        assert len(list(yard.places.root.iterdir())) == 3

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 
 from moorage.adapters.postgres.copies import PostgresCopyStore
 from moorage.adapters.postgres.pool import Database
@@ -51,20 +52,22 @@ def make_snapshots(
 def make_copies(
     settings: Settings, database: Database, states: States, sandboxes: Sandboxes, snapshots: Snapshots
 ) -> Copies:
-    async def find_moment(thread: Thread, checkpoint_id: str) -> Moment:
-        state = await states.at(thread, Place(checkpoint_id))
-        messages = state.values.get("messages", [])
-        ids = [message["id"] for message in messages if isinstance(message.get("id"), str)]
-        values = {name: value for name, value in state.values.items() if name != "messages"}
-        return Moment(checkpoint_id, ids, values, state.is_latest)
-
     return Copies(
         PostgresCopyStore(database, session_life=timedelta(hours=settings.session_life_hours)),
         quota=settings.quota_active_sessions,
-        find_moment=find_moment,
+        find_moment=partial(find_moment, states),
         copy_files=snapshots.copy_files,
         remove_files=sandboxes.delete,
     )
+
+
+async def find_moment(states: States, thread: Thread, checkpoint_id: str) -> Moment:
+    """Raises UnknownCheckpoint."""
+    state = await states.at(thread, Place(checkpoint_id))
+    messages = state.values.get("messages", [])
+    ids = [message["id"] for message in messages if isinstance(message.get("id"), str)]
+    values = {name: value for name, value in state.values.items() if name != "messages"}
+    return Moment(checkpoint_id, ids, values, state.is_latest)
 
 
 async def remove_all_files(sandboxes: Sandboxes, snapshots: Snapshots, thread_id: ThreadId) -> None:
