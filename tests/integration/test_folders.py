@@ -3,7 +3,6 @@
 import os
 import stat
 import subprocess
-import threading
 from collections.abc import Generator
 from pathlib import Path
 from shutil import which
@@ -361,21 +360,3 @@ def test_a_spare_place_is_not_for_a_thread_with_files_or_of_another_user(folders
     assert folders.spares() == []
     with pytest.raises(InvalidInput):
         folders.discard(ALICE, place.name)
-
-
-def test_one_process_at_a_time_is_alone_with_a_sandbox(world: World, place: Place) -> None:
-    thread_id, entered = ThreadId(place.name), threading.Event()
-
-    def enter() -> None:
-        with world.folders().exclusively(thread_id):
-            entered.set()
-
-    other = threading.Thread(target=enter)
-    folders = world.folders()
-    with folders.exclusively(thread_id):
-        other.start()
-        assert folders.prepare(thread_id, SMALL) == place  # which takes other locks
-        with folders.exclusively(thread_of()):
-            assert not entered.is_set()
-    other.join()
-    assert entered.is_set()

@@ -104,10 +104,6 @@ class Folders:
         """Who the thread's agent is."""
         return self._found.everyone or self.registry.identity(thread_id)
 
-    def exclusively(self, thread_id: ThreadId) -> AbstractContextManager[None]:
-        """Alone with the thread's sandbox among all processes: so that none lets go of what another is starting."""
-        return locked(self._locks, f"sandbox {thread_id}")
-
     def prepare(self, thread_id: ThreadId, profile: SandboxProfile) -> Place:
         """The thread's folders, made when missing and ready to be used. Safe to repeat."""
         return self._prepare(thread_id, thread_owner(thread_id), profile)
