@@ -41,9 +41,9 @@ async def harbour(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Ha
 
 
 async def strike(harbour: Harbour, thread_id: ThreadId, fault: Fault) -> None:
-    engine, ref = docker.APIClient(), await harbour.ref_of(thread_id)
+    engine, name = docker.APIClient(), f"moorage-{harbour.installation}-{thread_id}"
     try:
-        await asyncio.to_thread(fault, engine, ref)
+        await asyncio.to_thread(fault, engine, name)
     finally:
         engine.close()
 
@@ -53,7 +53,7 @@ async def test_a_command_whose_container_goes_says_so_and_the_next_one_works(
     harbour: Harbour, thread_id: ThreadId, sandbox: Sandbox, fault: Fault
 ) -> None:
     running = asyncio.create_task(sandbox.run("echo kept > note; echo said; sleep 1000", time_limit=60))
-    assert await eventually((harbour.workspaces.path(thread_id) / "note").exists, within=10)
+    assert await eventually((harbour.path(thread_id) / "note").exists, within=10)
     await strike(harbour, thread_id, fault)
     result = await asyncio.wait_for(running, 5)
     assert (result.outcome, result.output) == (Outcome.LOST, "said\n")
@@ -86,7 +86,7 @@ async def test_a_sandbox_out_of_processes_says_so_and_recovers(
     harbour: Harbour, thread_id: ThreadId, sandbox: Sandbox
 ) -> None:
     running = asyncio.create_task(sandbox.run(f'python3 -c "{_HOG}"', time_limit=60))
-    assert await eventually((harbour.workspaces.path(thread_id) / "full").exists, within=15)
+    assert await eventually((harbour.path(thread_id) / "full").exists, within=15)
     refused = await sandbox.run("echo fine", time_limit=10)
     assert refused.exit_code == 126
     assert "ran out of processes" in refused.output
@@ -97,11 +97,11 @@ async def test_a_sandbox_out_of_processes_says_so_and_recovers(
     assert time.monotonic() - began < _NEXT_SECONDS
 
 
-async def test_commands_that_kill_their_supervisors_at_once_run_at_most_once(
+async def test_commands_that_kill_what_runs_them_at_once_run_at_most_once(
     harbour: Harbour, thread_id: ThreadId, sandbox: Sandbox
 ) -> None:
     """Each makes the sandbox start anew under the others: some are never started."""
     commands = [f"echo {n} >> tally; kill -9 $PPID" for n in range(24)]
     await asyncio.gather(*(sandbox.run(command, time_limit=20) for command in commands), return_exceptions=True)
-    tally = (harbour.workspaces.path(thread_id) / "tally").read_text().split()
+    tally = (harbour.path(thread_id) / "tally").read_text().split()
     assert len(tally) == len(set(tally)) > 0
