@@ -6,7 +6,7 @@ from typing import Any
 from moorage.events import encode, scrub_text
 from moorage.idempotency import RequestKey
 from moorage.identity import Principal
-from moorage.ids import ThreadId, UserId, full_thread_id, new_thread_id, owner_of
+from moorage.ids import ThreadId, UserId, full_thread_id, new_thread_id, owner_of, user_place
 from moorage.paging import Page, position
 from moorage.threads.errors import MetadataTooLarge, ThreadAccessDenied, ThreadExists, ThreadNotFound
 from moorage.threads.store import ThreadStore
@@ -106,9 +106,12 @@ class Threads:
         return found
 
     def own_id(self, principal: Principal, thread_id: str) -> ThreadId:
-        """The full id of what a client of the wire names; raises ThreadAccessDenied for what is not the caller's."""
+        """The full id of what a client of the wire names; raises ThreadAccessDenied for what is not the caller's.
+
+        Nor is the place of their own sandbox a thread.
+        """
         full_id = full_thread_id(principal.user_id, thread_id)
-        if owner_of(full_id) != principal.user_id:
+        if owner_of(full_id) != principal.user_id or full_id == user_place(principal.user_id):
             raise ThreadAccessDenied(thread_id)
         return ThreadId(full_id)
 

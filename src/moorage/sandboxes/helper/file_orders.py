@@ -23,7 +23,7 @@ from moorage.sandboxes.helper.folders import (
     rename_to_new,
     require_file,
 )
-from moorage.sandboxes.helper.storage import Usage, Watcher
+from moorage.sandboxes.helper.storage import Usage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,15 +83,13 @@ def read_file(link: "Link", order: "Order") -> None:
 def write_file(link: "Link", order: "Order") -> None:
     """Take the file's bytes and write them aside, then put it in its place. Of one that fails nothing is left."""
     names, name = split(path_of(order))
-    watcher = Watcher(link, order)
-    if watcher.full:
-        raise Refused("no_space")
+    room = room_in(link, order)
     made: Names = []
     try:
         with folder(order["root"], names, made=made) as parent:
             mode = replaced_mode(parent, name, overwrite=order["overwrite"])
             with Aside(parent) as aside:
-                receive_into(link, aside.descriptor, limit=order["limit"], room=watcher.room)
+                receive_into(link, aside.descriptor, limit=order["limit"], room=room)
                 if mode is not None:
                     os.fchmod(aside.descriptor, mode & 0o777)
                 status = os.fstat(aside.descriptor)
@@ -102,6 +100,26 @@ def write_file(link: "Link", order: "Order") -> None:
                 os.rmdir(names[depth - 1], dir_fd=parent)
         raise
     answer(link, {"entry": entry(name, status), "created": created})
+
+
+def room_in(link: "Link", order: "Order") -> "int | None":
+    """How many bytes may still come, where nothing but the helper sees to that; raises Refused when none may."""
+    bounds: dict[str, Any] = order.get("bounds") or {}
+    most_bytes, most_files = bounds.get("disk_bytes"), bounds.get("max_files")
+    if most_bytes is None and most_files is None:
+        return None
+    used = look_through(link, order["root"])
+    room = None if most_bytes is None else most_bytes - used.size
+    if (room is not None and room <= 0) or (most_files is not None and used.files >= most_files):
+        raise Refused("no_space")
+    return room
+
+
+def look_through(link: "Link", root: str) -> Usage:
+    looked = Usage(root)
+    while looked.step():
+        link.check()
+    return looked
 
 
 def replaced_mode(parent: int, name: bytes, *, overwrite: bool) -> "int | None":
@@ -133,8 +151,7 @@ def make_folder(link: "Link", order: "Order") -> None:
     if not order["path"]:
         raise Refused("file_exists")
     names, name = split(path_of(order))
-    if Watcher(link, order).full:
-        raise Refused("no_space")
+    room_in(link, order)
     with folder(order["root"], names, made=[]) as parent:
         os.mkdir(name, dir_fd=parent)
         answer(link, entry(name, look(parent, name)))
@@ -175,9 +192,7 @@ def delete_file(_link: "Link", order: "Order") -> None:
 def usage(link: "Link", order: "Order") -> None:
     """[bytes, entries, most bytes, most entries] as the file system says, where it bounds the root; else as counted."""
     if order["counted"]:
-        looked = Usage(order["root"])
-        while looked.step():
-            link.check()
+        looked = look_through(link, order["root"])
         answer(link, [looked.size, looked.files, None, None])
         return
     found = os.statvfs(order["root"])
