@@ -91,6 +91,14 @@ def only(events: list[Event], kind: str) -> dict[str, Any]:
     return found[0]
 
 
+async def run(user: User, thread_id: str, command: str) -> str:
+    """Have the agent run this, with approval; answers the command's output."""
+    events = await user.play(thread_id, ("execute", {"command": command}))
+    decisions = [{"interrupt_id": item["id"], "type": "approve"} for item in pending(events)]
+    told = only(await user.resume(thread_id, decisions=decisions), "tool_result")["result"]
+    return told.rpartition("\n[Command ")[0]
+
+
 def pending(events: list[Event]) -> list[dict[str, Any]]:
     return only(events, "interrupt")["interrupts"]
 

@@ -126,6 +126,8 @@ class Snapshots:
         trees = await self._places.trees(thread_id, profile=profile)
         async with self._turns, self._objects.open(snapshot.owner_id) as objects:
             manifest = await read_manifest(objects, snapshot.content.manifest)
+            if not manifest.entries and not await self._places.has_files(thread_id):
+                return Planted(written=0, removed=0)
             if await objects.missing(set(manifest.digests.values())):
                 raise SnapshotDamaged
             try:

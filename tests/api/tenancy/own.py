@@ -59,3 +59,8 @@ def followed(asker: Asker) -> Iterator[Attempt]:
 def registered(asker: Asker) -> Iterator[Attempt]:
     account = {"username": OWNER, "password": "another battery staple"}
     yield asker.ask("username", account, allowed=frozenset({401, 409}))
+
+
+def copied(asker: Asker) -> Iterator[Attempt]:
+    for checkpoint in asker.her.checkpoints:
+        yield asker.with_body("checkpoint_id in the body", {"checkpoint_id": checkpoint}, allowed=frozenset({404}))

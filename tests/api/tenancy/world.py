@@ -45,6 +45,7 @@ class Tenant:
     interrupt: str = ""
     call: str = ""
     rule: str = ""
+    snapshot: str = ""
     assistant: str = ""
     cron: str = ""
     thread_cron: str = ""
@@ -66,7 +67,16 @@ class Tenant:
     @property
     def secrets(self) -> set[str]:
         """What no other user may read: the planted words, and every id that the server made."""
-        ids = {self.interrupt, self.call, self.rule, self.assistant, self.cron, self.thread_cron, self.key_id}
+        ids = {
+            self.interrupt,
+            self.call,
+            self.rule,
+            self.assistant,
+            self.cron,
+            self.thread_cron,
+            self.key_id,
+            self.snapshot,
+        }
         found = {self.secret, *self.threads, *self.runs, *self.checkpoints, *self.messages, *ids}
         return {*found, *(thread[-36:] for thread in self.threads)} - {SHARED_ID}
 
@@ -127,7 +137,7 @@ async def _tenant(client: httpx.AsyncClient, name: str, secret: str) -> Tenant:
     reply = await sent(client, "POST", "/api/auth/login", account)
     client.headers["authorization"] = f"Bearer {reply['access_token']}"
     tenant = Tenant(User(name, client), secret)
-    for make in (_make_threads, _make_paused, _make_runs, _make_assistant, _make_rest):
+    for make in (_make_threads, _make_paused, _make_runs, _make_assistant, _make_rest, _make_files):
         await make(tenant)
     return tenant
 
@@ -183,7 +193,7 @@ async def _make_assistant(one: Tenant) -> None:
 
 
 async def _make_rest(one: Tenant) -> None:
-    """Crons, items of the store, and a key."""
+    """Crons, items of the store, a key, and a snapshot."""
     client, note = one.user.client, {"note": one.secret}
     yearly = {**run_body(one.secret), "schedule": "0 0 1 1 *", "metadata": note}
     one.cron = (await sent(client, "POST", "/runs/crons", yearly))["cron_id"]
@@ -191,7 +201,15 @@ async def _make_rest(one: Tenant) -> None:
     for namespace in (["notes"], [OWNER]):
         await sent(client, "PUT", "/store/items", {"namespace": namespace, "key": "a", "value": note})
     one.cursor = (await sent(client, "GET", "/api/sessions?limit=1"))["next_cursor"]
+    one.snapshot = (await sent(client, "POST", f"/api/sessions/{one.thread}/snapshots"))["snapshot_id"]
     one.key_id = (await sent(client, "POST", "/api/auth/keys", {"name": one.secret}))["key_id"]
+
+
+async def _make_files(one: Tenant) -> None:
+    """A file in a workspace and one in the shared folder, both named and filled with what is to stay theirs."""
+    for base in (f"/api/files/{one.thread}", "/api/shared"):
+        reply = await one.user.client.put(f"{base}/content", params={"path": one.secret}, content=one.secret.encode())
+        assert reply.status_code == 201, reply.text
 
 
 def run_body(words: str) -> Json:
