@@ -32,6 +32,9 @@ from moorage.errors import Conflict, InvalidInput
 from moorage.ids import ThreadId, UserId
 from moorage.sandboxes.port import AgentIdentity, Bounds, Folder, SandboxUnavailable, Shortcoming
 from moorage.sandboxes.profiles import SandboxProfile
+from moorage.telemetry import get_logger
+
+log = get_logger(__name__)
 
 _MIB = 1024 * 1024
 _WORKSPACE_MODE = 0o770
@@ -288,4 +291,6 @@ def _told(what: str) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        raise SandboxUnavailable(f"A workspace could not be {what}: {error}", code="folder_failed") from error
+        log.warning("folder_failed", doing=what, error=str(error))
+        reason = error.strerror or type(error).__name__  # without the paths of this machine
+        raise SandboxUnavailable(f"A workspace could not be {what}: {reason}", code="folder_failed") from error

@@ -3,6 +3,7 @@
 Unmounted, the folder is root's alone: whoever should miss the mount gets no permission, and loses no file.
 """
 
+import errno
 import fcntl
 import os
 import shutil
@@ -48,18 +49,19 @@ class Size:
 
 
 def prepare_image(folder: Path, *, uid: int, gid: int, size: Size) -> None:
-    """Mount the folder's file system, made when missing and grown when `size` has. Raises SandboxUnavailable."""
+    """Mount the folder's file system, made when missing and grown when `size` has.
+
+    Raises OSError, or SandboxUnavailable when it is broken and still in use.
+    """
     image = image_of(folder)
-    try:
-        if not image.exists():
-            _make(image, uid=uid, gid=gid, size=size)
-        _make_mount_point(folder)
-        if mounts.is_mount(folder) and not (loops.shows(folder, image) and _is_sound(folder)):
-            mounts.unmount(folder)
-        if not mounts.is_mount(folder):
-            _mount(folder, image, size)
-    except OSError as error:
-        raise SandboxUnavailable(f"The file system of a workspace cannot be used: {error.strerror}") from error
+    is_new = not image.exists()
+    if is_new:
+        _make(image, uid=uid, gid=gid, size=size)
+    _make_mount_point(folder)
+    if mounts.is_mount(folder) and not (loops.shows(folder, image) and _is_sound(folder)):
+        mounts.unmount(folder)
+    if not mounts.is_mount(folder):
+        _mount(folder, image, size, is_new=is_new)
     if not _is_sound(folder):
         raise SandboxUnavailable(
             "The file system of a workspace had errors and takes no writes until its sandbox has stopped",
@@ -100,8 +102,7 @@ def try_images(folder: Path) -> str | None:
         prepare_image(folder, uid=0, gid=0, size=Size(16, 100))
         (folder / "file").write_bytes(b"written")
     except (OSError, SandboxUnavailable) as error:
-        cause = error.__cause__ or error
-        return f"an image could not be mounted ({cause})"
+        return f"an image could not be mounted ({error})"
     return None
 
 
@@ -134,12 +135,12 @@ def _make_mount_point(folder: Path) -> None:
         folder.chmod(0o700)
 
 
-def _mount(folder: Path, image: Path, size: Size) -> None:
-    if (_counts_errors(image) or _is_small(image, size)) and not loops.is_attached(image):
+def _mount(folder: Path, image: Path, size: Size, *, is_new: bool) -> None:
+    if not is_new and (_counts_errors(image) or _is_small(image, size)) and not loops.is_attached(image):
         _run("e2fsck", "-f", "-y", str(image), good=3)
         if _is_small(image, size):
             _run("resize2fs", str(image), str(size.image_bytes // _BLOCK))
-    with loops.attached(image) as device:
+    with loops.attached(image, is_new=is_new) as device:
         mounts.mount_ext4(device, folder)
     lost = folder / "lost+found"
     if lost.is_dir() and not lost.is_symlink() and lost.stat().st_uid == 0:
@@ -197,8 +198,8 @@ def _unfinished(image: Path) -> Path:
 
 
 def _run(program: str, *arguments: str, good: int = 0) -> None:
-    """Run it; an exit code above `good` raises OSError."""
+    """Run it; an exit code above `good` raises OSError, which has what it said in the place of a file's name."""
     done = subprocess.run([program, *arguments], capture_output=True, timeout=_FSCK_SECONDS, check=False)  # noqa: S603
     if done.returncode > good or done.returncode < 0:
         said = (done.stderr or done.stdout).decode(errors="replace").strip()[-300:]
-        raise OSError(0, f"{program} said: {said}")
+        raise OSError(errno.EIO, f"{program} failed", said)

@@ -23,11 +23,16 @@ _TRIES = 64
 
 
 @contextmanager
-def attached(image: Path) -> Generator[str]:
-    """The path of the device that `image` is, for as long as this lasts and anything has it mounted. Raises OSError."""
+def attached(image: Path, *, is_new: bool) -> Generator[str]:
+    """The path of the device that `image` is, for as long as this lasts and anything has it mounted. Raises OSError.
+
+    One that `is_new` was never used: there is no need to look for it.
+    """
     file = os.open(image, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
-        device = _find(os.fstat(file)) or _attach(file)
+        device = None if is_new else _find(os.fstat(file))
+        if device is None:
+            device = _attach(file)
     finally:
         os.close(file)
     try:

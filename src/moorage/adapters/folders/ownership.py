@@ -1,5 +1,6 @@
 """Whom a folder belongs to, on the disk."""
 
+import errno
 import os
 import stat
 import struct
@@ -7,7 +8,6 @@ import subprocess
 from pathlib import Path
 
 from moorage.errors import InvalidInput
-from moorage.sandboxes.port import SandboxUnavailable
 
 _DEFAULT_ACL = "system.posix_acl_default"
 # acl(5): for owner and group all, for others nothing. What is made below is the group's, whatever its maker's umask.
@@ -70,7 +70,7 @@ def _own_all(folder: Path, uid: int | None, gid: int) -> None:
     done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip()[-300:]
-        raise SandboxUnavailable(f"A workspace cannot be given to its agent: {said}")
+        raise OSError(errno.EPERM, "chown failed", said)
 
 
 def who_may_own(folder: Path, uid: int) -> str | None:
