@@ -203,6 +203,9 @@ class Conversation:
     def _delete(self) -> None:
         workspace = self._clone / "workspaces" / _USER / self._thread_id
         expect(workspace.exists(), f"{workspace} is not there")
+        storage = dict(entry.split("=", 1) for entry in containers()["broker"]["Config"]["Env"])["SANDBOX_STORAGE"]
+        expect(workspace.is_mount() == (storage == "loop"), f"storage is {storage}, and {workspace} is no mount")
+        print(f"test-compose:   storage: {storage}")  # noqa: T201
         self._client.delete_session(self._thread_id)
         expect(not workspace.exists(), f"{workspace} is still there")
 
