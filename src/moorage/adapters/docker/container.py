@@ -16,6 +16,8 @@ PROFILE_LABEL = "moorage.profile"
 DIGEST_LABEL = "moorage.digest"
 POOL_LABEL = "moorage.pool"
 
+GVISOR_RUNTIMES = ("runsc",)
+
 PACKAGES_DIR = "/opt/packages"
 KEEPER = "65534:65534"  # PID 1 is nobody: the agent's uid can neither signal nor trace it
 
@@ -23,6 +25,7 @@ _SECCOMP = json.dumps(json.loads(Path(__file__).with_name("seccomp.json").read_t
 _TMP_OPTIONS = "noexec,nosuid,nodev"
 _RUN_MB = 16
 _OPEN_FILES = 4096
+_GVISOR_THREADS = 8  # of the host for each process inside, with its own; it dies when it gets none
 _MIB = 1024 * 1024
 
 type Body = dict[str, Any]
@@ -81,7 +84,7 @@ def _body(settings: ContainerSettings, profile: SandboxProfile, image_id: str, m
         "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": {
             **_isolation(settings),
-            **_bounds(profile),
+            **_bounds(settings, profile),
             "Mounts": mounts,
             "LogConfig": {"Type": "none"},
             "RestartPolicy": {"Name": "no"},
@@ -124,12 +127,12 @@ def _isolation(settings: ContainerSettings) -> Body:
     }
 
 
-def _bounds(profile: SandboxProfile) -> Body:
+def _bounds(settings: ContainerSettings, profile: SandboxProfile) -> Body:
     return {
         "Memory": profile.memory_mb * _MIB,
         "MemorySwap": profile.memory_mb * _MIB,
         "NanoCpus": int(profile.cpus * 1_000_000_000),
-        "PidsLimit": profile.pids,
+        "PidsLimit": profile.pids * (_GVISOR_THREADS if settings.runtime in GVISOR_RUNTIMES else 1),
         "Ulimits": [
             _ulimit("nofile", _OPEN_FILES),
             _ulimit("core", 0),

@@ -15,6 +15,7 @@ from moorage.sandboxes.helper.wire import CHUNK, Link
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 _KILL_SECONDS = 5.0
@@ -99,16 +100,16 @@ class Command:
                 code = os.waitstatus_to_exitcode(status)
                 self.exit_code = code if code >= 0 else 128 - code
 
-    def kill(self) -> bool:
-        """Kill every descendant; False when some would not die in time.
+    def kill(self, orphans: "Callable[[], set[int]]") -> bool:
+        """Kill every descendant, and `orphans` that may be some; False when some would not die in time.
 
         They are stopped first, until no new one turns up, and killed only then: what forks faster than we kill
         (a fork bomb) runs into its limit on processes and stands still.
         """
         deadline = time.monotonic() + _KILL_SECONDS
         stopped: set[int] = set()
-        while self.reap():
-            fresh = processes.descendants(os.getpid()) - stopped
+        while self.reap() or orphans():
+            fresh = (processes.descendants(os.getpid()) | orphans()) - stopped
             for pid in fresh:
                 processes.send_signal(pid, signal.SIGSTOP)
             stopped |= fresh
@@ -140,15 +141,20 @@ def _start(command: str, environment: "dict[str, str]", streams: "tuple[int, int
     return pid
 
 
+def _none() -> "set[int]":
+    return set()
+
+
 def run(link: Link, order: "dict[str, Any]") -> "dict[str, object]":
-    processes.become_subreaper()
+    # Where orphans do not become ours, those of a command that runs at the same time are taken for ours too.
+    orphans = _none if processes.become_subreaper() else processes.orphans
     ended = processes.wake_up_at_the_end_of_children()
     watcher = storage.Watcher(link, order)
     rlimits = {**order["rlimits"], **({"FSIZE": 0} if watcher.full else {})}
     oom_kills, refused_forks = processes.oom_kills(), processes.refused_forks()
     command = Command(order, rlimits)
     outcome = _attend(link, command, ended, time.monotonic() + order["time_limit"], order["output_limit"], watcher)
-    clean = command.kill()
+    clean = command.kill(orphans)
     _drain(link, command)
     oom = outcome == "exited" and command.exit_code == 137 and processes.oom_kills() > oom_kills
     link.killed = False  # there may be somebody to hear that it is done

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import errno
 import os
 import signal
 
@@ -20,9 +21,15 @@ def refuse_to_be_traced() -> None:
     _prctl(_PR_SET_DUMPABLE, 0)
 
 
-def become_subreaper() -> None:
-    """From now on orphans below this process become its children."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+def become_subreaper() -> bool:
+    """From now on orphans below this process become its children; False where the kernel knows of no such thing."""
+    try:
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return False  # gVisor, until 2023
+    return True
 
 
 def wake_up_at_the_end_of_children() -> int:
@@ -45,6 +52,18 @@ def send_signal(pid: int, number: int) -> None:
 
 def descendants(root: int) -> "set[int]":
     """The living processes below `root`, daemons too."""
+    return _below([root], _children())
+
+
+def orphans() -> "set[int]":
+    """The living processes of this one's user that the sandbox's first process has taken over, and those below them."""
+    children = _children()
+    found = {pid for pid in children.get(1, []) if _user_of(pid) == os.getuid()} - {os.getpid(), os.getppid()}
+    return found | _below(list(found), children)
+
+
+def _children() -> "dict[int, list[int]]":
+    """Of each process, the living ones."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
         if not name.isdigit():
@@ -56,12 +75,23 @@ def descendants(root: int) -> "set[int]":
             continue
         if state != b"Z":
             children.setdefault(int(parent), []).append(int(name))
+    return children
+
+
+def _below(front: "list[int]", children: "dict[int, list[int]]") -> "set[int]":
     found: set[int] = set()
-    front = [root]
     while front:
         front = [child for parent in front for child in children.get(parent, [])]
         found.update(front)
     return found
+
+
+def _user_of(pid: int) -> "int | None":
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            return next((int(line.split()[1]) for line in file if line.startswith("Uid:")), None)
+    except OSError:
+        return None
 
 
 def oom_kills() -> int:
