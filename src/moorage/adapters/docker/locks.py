@@ -31,17 +31,17 @@ class Locks:
             return []
 
     @contextmanager
-    def buried(self, name: str) -> Generator[bool]:
-        """Whether `name` is dead, which nobody else finds out meanwhile. After that it is forgotten."""
+    def buried(self, name: str) -> Generator[list[str] | None]:
+        """What `name` had noted, if it is dead, which nobody else finds out meanwhile. After that it is forgotten."""
         path = _made(_made(self._root) / ".alive") / name
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                yield False
+                yield None
                 return
-            yield True
+            yield path.read_text().splitlines() if path.exists() else []
             path.unlink(missing_ok=True)
         finally:
             os.close(descriptor)
@@ -53,11 +53,21 @@ class Presence:
     def __init__(self, path: Path) -> None:
         self.name = path.name
         self._path = path
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        while True:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            if os.fstat(self._descriptor).st_nlink:
+                break
+            os.close(self._descriptor)  # taken for dead before it was locked
 
-    def close(self) -> None:
-        self._path.unlink(missing_ok=True)
+    def note(self, line: str) -> None:
+        """For whoever finds this one dead."""
+        os.write(self._descriptor, f"{line}\n".encode())
+
+    def close(self, *, forgotten: bool) -> None:
+        """`forgotten`: there is nothing to find."""
+        if forgotten:
+            self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
 

@@ -105,8 +105,8 @@ class DockerSandboxes:
         return await self._pool.run(lambda: self._containers.stats(thread_id))
 
     async def close(self) -> None:
+        self._warm.stop()
         if self._refilling is not None:
-            self._refilling.cancel()
             await asyncio.wait([self._refilling])
         await self._pool.run(self._warm.close)
         self._pool.close()
@@ -132,6 +132,7 @@ class DockerSandboxes:
 
     async def _refill(self) -> None:
         try:
+            await self._pool.run(self._warm.bury)
             while await self._pool.run(self._warm.refill):
                 pass
         except SandboxUnavailable as error:  # the next new thread's is made on the spot, and then we try again

@@ -9,7 +9,6 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 
 from moorage.adapters.docker.container import DIGEST_LABEL, POOL_LABEL
@@ -17,6 +16,7 @@ from moorage.adapters.docker.engine import ContainerExists
 from moorage.adapters.docker.locks import Locks, Presence
 from moorage.adapters.docker.making import ContainerMaker
 from moorage.adapters.folders import Folders, Place
+from moorage.errors import Conflict
 from moorage.ids import ThreadId, UserId
 from moorage.sandboxes.port import SandboxUnavailable
 from moorage.sandboxes.profiles import SandboxProfile
@@ -76,7 +76,11 @@ class WarmPool:
             if not ready.is_alive or body["Labels"][DIGEST_LABEL] != ready.digest:
                 self._throw_away(ready)
                 continue
-            place = self._folders.adopt(ready.place, thread_id)
+            try:
+                place = self._folders.adopt(ready.place, thread_id)
+            except (Conflict, SandboxUnavailable):
+                self._throw_away(ready)
+                return None
             try:
                 self._maker.engine.rename(ready.container, self._maker.name(thread_id))
             except (ContainerExists, SandboxUnavailable):
@@ -116,39 +120,51 @@ class WarmPool:
         return False
 
     def bury(self) -> None:
-        """Remove what pools of dead processes left: their containers, then the places of no pool."""
-        spares = self._folders.spares()
+        """Remove what pools of dead processes left: their containers, and the places these were made for."""
+        spares = [] if self._presence else self._folders.spares()
         left = [found for found in self._maker.containers() if self._maker.place_of(found).startswith(_WARM)]
         for pool in {str(found["Labels"].get(POOL_LABEL)) for found in left} | set(self._locks.names()):
-            with self._locks.buried(pool) as dead:
-                if dead:
-                    for found in left:
-                        if found["Labels"].get(POOL_LABEL) == pool:
-                            self._maker.engine.remove(found["Id"])
-        if not self._locks.names():
+            with self._locks.buried(pool) as places:
+                if places is None:
+                    continue
+                for found in left:
+                    if found["Labels"].get(POOL_LABEL) == pool:
+                        self._maker.engine.remove(found["Id"])
+                for owner, spare in (place.split() for place in places):
+                    self._folders.discard(UserId(owner), spare)
+        if not self._locks.names():  # then these are of pools that died before they could note them
             for owner, spare in spares:
                 self._folders.discard(owner, spare)
 
-    def close(self) -> None:
+    def stop(self) -> None:
+        """Make no more."""
         with self._lock:
             self._closed = True
+
+    def close(self) -> None:
+        """Remove all, once nothing is being made."""
+        with self._lock:
             left, self._ready = self._ready, []
             streams, self._handed = list(self._handed.values()), {}
         for stream in streams:
             stream.close()
+        failed = False
         for ready in left:
-            with suppress(SandboxUnavailable):  # `bury` of the next process finds it
+            try:
                 self._throw_away(ready)
+            except SandboxUnavailable:  # `bury` of another process finds it
+                failed = True
         if self._presence is not None:
-            self._presence.close()
+            self._presence.close(forgotten=not failed)
 
     def _make(self, owner: UserId) -> _Ready:
         if self._presence is None:
             self._presence = self._locks.stay(secrets.token_hex(8))
         place = self._folders.prepare_spare(owner, self._profile)
+        self._presence.note(f"{owner} {place.name}")
         name = self._maker.name(_WARM + secrets.token_hex(8))
-        body = self._maker.body(self._profile, place, labels={POOL_LABEL: self._presence.name})
         try:
+            body = self._maker.body(self._profile, place, labels={POOL_LABEL: self._presence.name})
             self._maker.engine.create(name, body)
             self._maker.engine.start(name)
             stream = self._maker.open_helper(name, place.agent)
