@@ -48,12 +48,29 @@ def public_tmp_path() -> Generator[Path]:
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_stays_mounted(tmp_path_factory: pytest.TempPathFactory, public_tmp_path: Path) -> Generator[None]:
-    """Workspaces may be file systems of their own, which outlive the servers that mounted them."""
+    """Workspaces may be file systems of their own, which outlive the servers that mounted them, and killed tests."""
+    own = tmp_path_factory.getbasetemp()
+    for other in own.parent.glob("pytest-*/"):
+        if other != own and not _is_running(other):
+            _unmount_below(other)
     yield
+    _unmount_below(own)
+    _unmount_below(public_tmp_path)
+
+
+def _is_running(tests: Path) -> bool:
+    """Whether whoever made this folder for tests, whose process id pytest keeps in it, is still there."""
+    try:
+        return Path("/proc", (tests / ".lock").read_text(encoding="ascii")).exists()
+    except OSError:
+        return False
+
+
+def _unmount_below(folder: Path) -> None:
     for line in reversed(Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()):
-        folder = Path(line.split(" ")[4])
-        if folder.is_relative_to(tmp_path_factory.getbasetemp()) or folder.is_relative_to(public_tmp_path):
-            unmount(folder)
+        place = Path(line.split(" ")[4])
+        if place.is_relative_to(folder):
+            unmount(place)
 
 
 @pytest.fixture(scope="session")
