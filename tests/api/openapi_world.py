@@ -53,6 +53,8 @@ async def _thread(user: User, operation: str) -> dict[str, str]:
     if "{checkpoint_id}" in operation:
         state = (await user.client.get(f"/threads/{thread_id}/state")).json()
         things["checkpoint_id"] = state["checkpoint"]["checkpoint_id"]
+    if "{snapshot_id}" in operation:
+        things["snapshot_id"] = await _made(user, f"/api/sessions/{thread_id}/snapshots", "snapshot_id")
     return things
 
 
