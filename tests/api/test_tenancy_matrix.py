@@ -40,6 +40,13 @@ async def test_the_matrix_would_notice(world: World) -> None:
     assert {name for name in after if after[name] != before[name]} == {"store_items"}
 
 
+async def test_after_all_that_her_files_are_as_they_were(world: World) -> None:
+    client, secret = world.al_ice.user.client, world.al_ice.secret
+    for base in (f"/api/files/{world.al_ice.thread}", "/api/shared"):
+        assert [item["name"] for item in (await client.get(base)).json()["items"]] == [secret]
+        assert (await client.get(f"{base}/content", params={"path": secret})).text == secret
+
+
 async def test_of_an_assistants_id_that_both_made_up_each_has_their_own(world: World) -> None:
     her = world.al_ice.assistant
     body = {"assistant_id": her, "graph_id": "agent", "name": "of al", "if_exists": "do_nothing"}
