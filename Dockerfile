@@ -6,7 +6,7 @@ ARG BASE=python:3.13-slim-bookworm
 FROM ${BASE} AS build
 WORKDIR /app
 COPY pyproject.toml .build* /inputs/
-ENV UV_LINK_MODE=copy UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never UV_PROJECT_ENVIRONMENT=/app/.venv
+ENV UV_LINK_MODE=copy UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never UV_COMPILE_BYTECODE=1 UV_PROJECT_ENVIRONMENT=/app/.venv
 COPY pyproject.toml uv.lock README.md LICENSE ./
 # The dependencies first: a change of our own code alone does not install them again.
 RUN if [ -f /inputs/ca-bundle.crt ]; then export SSL_CERT_FILE=/inputs/ca-bundle.crt PIP_CERT=/inputs/ca-bundle.crt; fi \
@@ -25,6 +25,8 @@ RUN apt-get update -q && apt-get install -y -q --no-install-recommends e2fsprogs
     && install -d -o moorage -g moorage /data /data/state \
     && install -d /data/workspaces /data/shared_files /run/moorage
 COPY scripts/compose-secrets /usr/local/bin/
+# Nothing can be written at run time, compiled modules neither: without them each start takes seconds.
+RUN python3 -m compileall -q -j0 "$(python3 -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')" >/dev/null || true
 COPY --from=build /app/.venv /app/.venv
 ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 \
     DATA_DIR=/data/state WORKSPACE_ROOT=/data/workspaces SHARED_DIR=/data/shared_files
