@@ -42,10 +42,10 @@ _SYSCALLS = {
         "file_setattr": (469, -1, 0, 0, 0, 0),
     },
 }
-# gVisor's own kernel answers them, so that none of these reaches the host's. What it offers of namespaces, mounts and
-# keys are things of its own, which end with it.
+# gVisor's own kernel answers them, so that none of these reaches the host's. What it offers of namespaces, mounts,
+# keys and a log are things of its own, which end with it.
 _GVISOR_OWN = {
-    *("unshare", "setns", "clone", "clone3", "mount", "umount2", "chroot", "keyctl", "process_vm_readv"),
+    *("unshare", "setns", "clone", "clone3", "mount", "umount2", "chroot", "keyctl", "process_vm_readv", "syslog"),
     *("ioctl_of_projects", "ioctl_of_projects_with_bits_that_do_not_count"),
 }
 _REFUSALS = {

@@ -4,6 +4,7 @@ import secrets
 import time
 from collections.abc import Iterator
 
+from moorage.adapters.docker.container import GVISOR_RUNTIMES
 from moorage.adapters.docker.engine import Body
 from moorage.adapters.docker.making import ContainerMaker
 from moorage.sandboxes.port import AgentIdentity, SandboxUnavailable, Shortcoming
@@ -13,7 +14,6 @@ _PROBE = "probe-"
 _PROBE_SECONDS = 10.0
 _PROBE_LIFE_SECONDS = 600.0
 _NOBODY = AgentIdentity(65533, 65533)
-_GVISOR = ("runsc",)
 _LOOK = """
 sed 's/^/status /' /proc/self/status
 sed 's/^/cgroup /' /proc/self/cgroup
@@ -109,4 +109,4 @@ def _is_gvisor(info: Body, runtime: str | None) -> bool:
     name = runtime or info.get("DefaultRuntime", "")
     runtimes: dict[str, dict[str, str]] = info.get("Runtimes") or {}
     path = runtimes.get(name, {}).get("path") or ""
-    return path.rsplit("/", 1)[-1] in _GVISOR or name in _GVISOR
+    return path.rsplit("/", 1)[-1] in GVISOR_RUNTIMES or name in GVISOR_RUNTIMES
