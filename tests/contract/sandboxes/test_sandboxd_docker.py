@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import uuid
 from asyncio.subprocess import PIPE, Process
@@ -154,6 +155,36 @@ async def test_a_helper_outlives_a_broker_that_is_killed(tmp_path: Path, public_
         await channel.close()
         await client.remove(thread_id, files=True)
         assert await client.list(folders=True) == []
+
+
+async def test_what_a_dead_broker_left_mounted_is_let_go_of_by_the_next(public_tmp_path: Path) -> None:
+    folder = public_tmp_path / f"b{uuid.uuid4().hex[:8]}"
+    folder.mkdir(mode=0o711)
+    client = BrokerSandboxes(folder / "run" / "s", open_channel=open_channel)
+    thread_id = new_thread_id(UserId("alice"))
+    async with broker_process(folder) as broker:
+        await client.ensure(thread_id, profile="default")
+        if not (folder / "workspaces" / "alice" / thread_id).is_mount():
+            pytest.skip("workspaces are no file systems here")
+        broker.send_signal(signal.SIGKILL)
+        await broker.wait()
+    await asyncio.to_thread(_remove_containers_with, thread_id)
+    async with broker_process(folder):
+        while (folder / "workspaces" / "alice" / thread_id).is_mount():
+            await client.list()
+        assert [info.thread_id for info in await client.list(folders=True)] == [thread_id]
+        await client.remove(thread_id, files=True)
+
+
+def _remove_containers_with(thread_id: ThreadId) -> None:
+    """As somebody does who knows nothing of brokers."""
+    found = subprocess.run(
+        ["docker", "ps", "--all", "--quiet", "--filter", f"name={thread_id}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    subprocess.run(["docker", "rm", "--force", *found.stdout.split()], capture_output=True, check=True)
 
 
 async def test_it_stops_when_told_to_and_takes_its_socket_along(public_tmp_path: Path) -> None:

@@ -167,6 +167,20 @@ class Containers:
             else:
                 self._folders.release(thread_id)
 
+    def release_unused(self) -> int:
+        """Let go of the folders of containers that went otherwise than by us; answers how many."""
+        there = self._by_thread()
+        held = [thread for thread in self._folders.threads() if self._folders.path(thread).is_mount()]
+        released = 0
+        for thread_id in held:
+            if thread_id in there:
+                continue
+            with self._alone(thread_id):
+                if self._engine.inspect(self._name(thread_id)) is None:
+                    self._folders.release(thread_id)
+                    released += 1
+        return released
+
     def list(self, *, folders: bool) -> list[SandboxInfo]:
         found = {
             thread_id: SandboxInfo(

@@ -104,6 +104,10 @@ class DockerSandboxes:
     async def stats(self, thread_id: ThreadId) -> SandboxStats:
         return await self._pool.run(lambda: self._containers.stats(thread_id))
 
+    async def release_unused(self) -> int:
+        """Let go of the folders of containers that an engine lost, or somebody removed; answers how many."""
+        return await self._pool.run(self._containers.release_unused)
+
     async def close(self) -> None:
         self._warm.stop()
         if self._refilling is not None:

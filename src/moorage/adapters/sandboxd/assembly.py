@@ -6,14 +6,17 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from moorage.adapters.docker import DockerSandboxes
 from moorage.adapters.sandbox_kinds import make_docker, make_folders
 from moorage.adapters.sandboxd.server import Broker, allowed_uids
 from moorage.adapters.sandboxd.socket_file import listening
-from moorage.errors import InvalidInput
+from moorage.errors import AppError, InvalidInput
 from moorage.sandboxes.port import SandboxUnavailable, Shortcoming
 from moorage.sandboxes.profiles import load_profiles
 from moorage.settings import Settings
 from moorage.telemetry import get_logger
+
+_TIDY_SECONDS = 60.0
 
 log = get_logger(__name__)
 
@@ -36,14 +39,27 @@ async def open_broker(settings: Settings, path: Path, *, group: int | None = Non
             stop = asyncio.Event()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(broker.serve(listener, until=stop))
+                tidying = tasks.create_task(_keep_tidy(provider))
                 log.info("broker_started", socket=str(path), uids=sorted(uids), profiles=sorted(profiles))
                 try:
                     yield stop
                 finally:
+                    tidying.cancel()
                     stop.set()
     finally:
         await provider.close()
         folders.registry.close()
+
+
+async def _keep_tidy(provider: DockerSandboxes) -> None:
+    """At once and each minute: what a broker or an engine that died left mounted is let go of."""
+    while True:
+        try:
+            if released := await provider.release_unused():
+                log.info("folders_released", count=released)
+        except AppError as error:
+            log.warning("folders_not_released", reason=error.detail)
+        await asyncio.sleep(_TIDY_SECONDS)
 
 
 def broker_installation(settings: Settings) -> str:
