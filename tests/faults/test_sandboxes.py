@@ -53,6 +53,38 @@ async def test_a_command_without_memory_or_processes_is_told(world: World):
     await check(world, thread)
 
 
+async def test_in_a_full_house_the_model_is_told_and_idle_sandboxes_make_room(world: World):
+    server = await world.server(sandbox_max_running=1, sandbox_wait_seconds=1)
+    first, second = await world.thread(server), await world.thread(server)
+    sent = await first.say(script(effect("long", then="sleep 500"), then="ok"))
+    assert await first.until_end(sent.run_id) == "interrupted"
+    await first.approve()
+    await world.until_effect(first, "long")
+    refused = await second.play(effect("refused"))
+    assert _result(refused)["status"] == "error"
+    assert "as many sandboxes" in str(_result(refused)["result"]).lower()
+    assert "Nothing was started" in str(_result(refused)["result"])
+    await first.cancel()
+    await first.settle()
+    await second.play(effect("after"))
+    await first.play(effect("again"))
+    assert world.effects(second) == ["after"]
+    assert world.effects(first) == ["long", "again"]
+    await check(world, first)
+    await check(world, second)
+
+
+async def test_a_command_that_fills_the_workspace_is_ended_and_told(world: World):
+    server = await world.server(sandbox_disk_mb=16)
+    thread = await world.thread(server)
+    full = await thread.play(run("for n in $(seq 10000); do head -c 2000000 /dev/zero > big-$n; sleep 0.1; done"))
+    assert _result(full)["status"] == "error"
+    assert "workspace is full" in str(_result(full)["result"])
+    await thread.play(run("rm big-*"))
+    await _next_command_works(world, thread)
+    await check(world, thread)
+
+
 async def _next_command_works(world: World, thread: Thread) -> None:
     began = time.monotonic()
     events = await thread.play(effect("after"))
