@@ -2,16 +2,20 @@
 
 import json
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Literal, Protocol
+
+import orjson
 
 from moorage.errors import Conflict
 
 DEEPEST = 256
 LONGEST_PATH = 4096
 _LONGEST_LINE = 64 * 1024  # a byte of a path may take six in JSON, and a link has two
+_LONGEST_NAME = 255
+_ELSEWHERE = frozenset({b"", b".", b".."})
 _MODES = 0o1777
 _LARGEST = 2**63
 
@@ -190,8 +194,12 @@ def entry_of(line: Sequence[Any]) -> TreeEntry:
 
 def read_line(line: bytes) -> Any:
     """A line's JSON; raises TreeRefused when it is none."""
+    if len(line) > _LONGEST_LINE:
+        raise _lied("a line too long")
+    with suppress(orjson.JSONDecodeError):  # as of names that are not UTF-8
+        return orjson.loads(line)
     try:
-        return json.loads(line) if len(line) <= _LONGEST_LINE else None
+        return json.loads(line)
     except (ValueError, RecursionError):
         raise _lied("no JSON") from None
 
@@ -206,9 +214,8 @@ def _entry(kind: str, values: Sequence[Any]) -> TreeEntry:
             entry = TreeEntry(_path(path), "link", target=_target(target))
         case _:
             raise _lied("no entry")
-    small = all(0 <= number < _LARGEST for number in (entry.size, entry.inode))
-    times = all(-_LARGEST <= number < _LARGEST for number in (entry.mtime_ns, entry.ctime_ns))
-    if not small or not times or not 0 <= entry.mode <= _MODES:
+    small = 0 <= entry.size < _LARGEST and 0 <= entry.inode < _LARGEST and 0 <= entry.mode <= _MODES
+    if not (small and -_LARGEST <= entry.mtime_ns < _LARGEST and -_LARGEST <= entry.ctime_ns < _LARGEST):
         raise _lied("numbers that cannot be")
     return entry
 
@@ -218,7 +225,7 @@ def _path(text: str) -> bytes:
     parts = path.split(b"/")
     if len(path) > LONGEST_PATH or len(parts) > DEEPEST:
         raise _lied("a path too long")
-    if any(part in (b"", b".", b"..") or len(part) > 255 or b"\0" in part for part in parts):
+    if not _ELSEWHERE.isdisjoint(parts) or b"\0" in path or max(map(len, parts)) > _LONGEST_NAME:
         raise _lied("a path that leads elsewhere")
     return path
 

@@ -4,10 +4,10 @@ As bytes: lines of JSON, `["moorage-snapshot", 1]`, then each entry as the helpe
 """
 
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
-from moorage.sandboxes.trees import TreeEntry, entry_of, line_of
+from moorage.sandboxes.trees import TreeEntry, entry_of, line_of, read_line
 
 _HEAD = ["moorage-snapshot", 1]
 
@@ -33,7 +33,9 @@ class Manifest:
 
     def same_as(self, other: "Manifest") -> bool:
         """Whether both make the same workspace, whichever inodes it had."""
-        return self.digests == other.digests and _plain(self.entries) == _plain(other.entries)
+        if len(self.entries) != len(other.entries) or self.digests != other.digests:
+            return False
+        return all(ours == theirs for ours, theirs in zip(_plain(self.entries), _plain(other.entries), strict=True))
 
     def encode(self) -> bytes:
         lines = (
@@ -44,8 +46,8 @@ class Manifest:
 
     @classmethod
     def decode(cls, data: bytes) -> "Manifest":
-        """The other way. Raises ValueError for what `encode` did not make."""
-        head, *lines = map(json.loads, data.splitlines())
+        """The other way. Raises ValueError or TreeRefused for what `encode` did not make."""
+        head, *lines = map(read_line, data.splitlines())
         if head != _HEAD:
             raise ValueError("no snapshot of this version")
         manifest = cls()
@@ -62,5 +64,5 @@ def digests_in(data: bytes) -> set[Digest]:
     return {line[-66:-2].decode() for line in data.splitlines() if line.startswith(b'["f"')}
 
 
-def _plain(entries: Iterable[TreeEntry]) -> list[TreeEntry]:
-    return [replace(entry, ctime_ns=0, inode=0) for entry in entries]
+def _plain(entries: Iterable[TreeEntry]) -> Iterator[tuple[object, ...]]:
+    return ((item.path, item.type, item.mode, item.size, item.mtime_ns, item.target) for item in entries)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from moorage.claims import Claim
 from moorage.errors import AppError, LimitExceeded
@@ -27,7 +28,8 @@ from moorage.snapshots.taking import Picture, keep_manifest, read_manifest, take
 from moorage.telemetry import get_logger
 from moorage.threads import Thread, ThreadBusy
 
-_AT_ONCE = 4
+_AT_ONCE = 8
+_AT_ONCE_OF_USER = 2
 _RUN_SECONDS = 30.0
 
 log = get_logger(__name__)
@@ -64,6 +66,7 @@ class Snapshots:
         self._places = places
         self._limits = limits
         self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._turns_of: WeakValueDictionary[UserId, asyncio.Semaphore] = WeakValueDictionary()
 
     async def take(self, thread: Thread, kind: SnapshotKind = SnapshotKind.REQUEST) -> Snapshot:
         """The thread's files as they are now, at its present checkpoint.
@@ -124,7 +127,7 @@ class Snapshots:
         Raises TreeRefused, PathError (`no_space`), SnapshotDamaged or Unavailable.
         """
         trees = await self._places.trees(thread_id, profile=profile)
-        async with self._turns, self._objects.open(snapshot.owner_id) as objects:
+        async with self._turn(snapshot.owner_id), self._objects.open(snapshot.owner_id) as objects:
             manifest = await read_manifest(objects, snapshot.content.manifest)
             if not manifest.entries and not await self._places.has_files(thread_id):
                 return Planted(written=0, removed=0)
@@ -171,15 +174,22 @@ class Snapshots:
         return await self._objects.collect(owner, lambda: self._table.manifests(owner))
 
     @asynccontextmanager
+    async def _turn(self, owner: UserId) -> AsyncGenerator[None]:
+        """Nobody's many large workspaces keep others waiting for long."""
+        own = self._turns_of.setdefault(owner, asyncio.Semaphore(_AT_ONCE_OF_USER))
+        async with own, self._turns:
+            yield
+
+    @asynccontextmanager
     async def _taken(
         self, owner: UserId, thread_id: ThreadId, kind: SnapshotKind
     ) -> AsyncGenerator[tuple[NewSnapshot, bool]]:
         """A snapshot that is kept while this is open, so that its row can come; and whether it tells anything new."""
-        async with self._turns, self._objects.open(owner) as objects:
+        async with self._turn(owner), self._objects.open(owner) as objects:
             earlier = await self._earlier(owner, thread_id, objects)
             picture = await self._picture(owner, thread_id, objects, earlier)
             digest = await keep_manifest(objects, picture.manifest)
-            is_new = earlier is None or not picture.manifest.same_as(earlier)
+            is_new = earlier is None or not await asyncio.to_thread(picture.manifest.same_as, earlier)
             yield _new(kind, digest, picture), is_new
 
     async def _picture(

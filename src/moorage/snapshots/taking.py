@@ -1,5 +1,6 @@
 """Taking a snapshot: what is in a workspace becomes a manifest, and what is new of it is fetched."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -120,7 +121,7 @@ async def read_manifest(objects: UserObjects, digest: Digest) -> Manifest:
     """Raises SnapshotDamaged."""
     data = b"".join([piece if isinstance(piece, bytes) else bytes(piece) async for piece in objects.read(digest)])
     try:
-        return Manifest.decode(data)
+        return await asyncio.to_thread(Manifest.decode, data)  # may be long
     except (ValueError, TreeRefused) as error:
         raise SnapshotDamaged from error
 
@@ -128,8 +129,10 @@ async def read_manifest(objects: UserObjects, digest: Digest) -> Manifest:
 async def keep_manifest(objects: UserObjects, manifest: Manifest) -> Digest:
     """Under which digest it is to be found, it and all that it refers to being on the disk."""
 
+    data = await asyncio.to_thread(manifest.encode)
+
     async def pieces() -> AsyncGenerator[Piece]:
-        yield manifest.encode()
+        yield data
 
     stored = await objects.add(pieces())
     await objects.settle()
