@@ -52,6 +52,7 @@ class HelperConnection:
         self._serving: set[asyncio.Task[None]] = set()
         self.lost = False
         self.complaint = ""
+        self._loop = asyncio.get_running_loop()
         self._reader = asyncio.create_task(self._listen())
 
     @classmethod
@@ -102,6 +103,8 @@ class HelperConnection:
 
         After the block, `result` says what became of it. `on_unclean` is called when processes of it may be left.
         """
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError("a connection belongs to the event loop that opened it")
         text = json.dumps(order).encode()
         if len(text) > MAX_ORDER:
             raise ValueError("order too large")

@@ -11,6 +11,8 @@ from langchain_tests.integration_tests import SandboxIntegrationTests
 from tests.contract.sandboxes.harness import open_harbour
 
 from moorage.agent.backend import BoundSandbox
+from moorage.sandboxes.files import FileAccess
+from moorage.sandboxes.port import CommandResult, Sandbox
 
 ABSOLUTE = "the suite expects relative paths; deepagents 0.7.32 documents absolute ones (BaseSandbox.glob)"
 SUITE_BUGS = {
@@ -40,13 +42,42 @@ def run_in[T](loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> 
     return asyncio.run_coroutine_threadsafe(work, loop).result()
 
 
+class ElsewhereSandbox:
+    """A sandbox that lives on another loop: the suite's own tests run on pytest's."""
+
+    def __init__(self, sandbox: Sandbox, loop: asyncio.AbstractEventLoop) -> None:
+        self._sandbox = sandbox
+        self._loop = loop
+
+    @property
+    def id(self) -> str:
+        return self._sandbox.id
+
+    @property
+    def files(self) -> FileAccess:
+        return self._sandbox.files
+
+    async def run(self, command: str, **options: Any) -> CommandResult:
+        return await self._there(self._sandbox.run(command, **options))
+
+    async def write_file(self, path: str, content: bytes) -> bool:
+        return await self._there(self._sandbox.write_file(path, content))
+
+    async def read_file(self, path: str, *, limit: int) -> bytes:
+        return await self._there(self._sandbox.read_file(path, limit=limit))
+
+    async def _there[T](self, work: Coroutine[Any, Any, T]) -> T:
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+
 @pytest.fixture(scope="module", params=["docker", "bubblewrap"])
 def backend(
     request: pytest.FixtureRequest, background_loop: asyncio.AbstractEventLoop, tmp_path_factory: pytest.TempPathFactory
 ) -> Generator[SandboxBackendProtocol]:
     opening = open_harbour(request.param, tmp_path_factory.mktemp("standard"))
     harbour = run_in(background_loop, opening.__aenter__())
-    yield BoundSandbox(run_in(background_loop, harbour.open()), loop=background_loop)
+    sandbox = ElsewhereSandbox(run_in(background_loop, harbour.open()), background_loop)
+    yield BoundSandbox(sandbox, loop=background_loop)
     run_in(background_loop, opening.__aexit__(None, None, None))
 
 

@@ -11,7 +11,7 @@ import signal
 import time
 
 from moorage.sandboxes.helper import processes, storage
-from moorage.sandboxes.helper.wire import CHUNK, Link
+from moorage.sandboxes.helper.wire import CHUNK, Killed, Link
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -223,10 +223,14 @@ def _carry(link: Link, command: Command, descriptor: int) -> bool:
 
 def _drain(link: Link, command: Command) -> None:
     """Send what the pipes still hold. Not until their end: a process elsewhere may have been given them."""
-    for descriptor in list(command.streams):
-        for _ in range(_DRAINS):
-            if not _carry(link, command, descriptor):
-                break
+    try:
+        for descriptor in list(command.streams):
+            for _ in range(_DRAINS):
+                link.wait_for_credit()
+                if not _carry(link, command, descriptor):
+                    break
+    except Killed:
+        return
 
 
 ORDERS = {"run": run}

@@ -154,6 +154,10 @@ class Link:
         """Wait until all that was queued is sent."""
         self._wait_until(lambda: not self._outgoing)
 
+    def wait_for_credit(self) -> None:
+        """Wait until some output may be sent, and what was sent is on its way."""
+        self._wait_until(lambda: self.credit > 0 and not self._outgoing)
+
     def wait_for_go(self) -> None:
         self._wait_until(lambda: bool(self._received))
         if self._received.popleft()[0] != b"G":
