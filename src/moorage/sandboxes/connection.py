@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from moorage.sandboxes.helper.wire import CHUNK, FROM_INSIDE, HEADER, MAX_ORDER, MOST_CONNECTIONS
-from moorage.sandboxes.orders import OpenOrder, Payload, to_the_end
+from moorage.sandboxes.orders import OpenOrder, Payload, check_in_time, to_the_end
 from moorage.sandboxes.port import Channel, SandboxGone
 from moorage.sandboxes.reports import Report
 from moorage.telemetry import get_logger
@@ -110,6 +110,7 @@ class HelperConnection:
             raise ValueError("order too large")
         if self.lost:
             raise SandboxGone(f"The sandbox's helper is gone. {self.complaint}".strip())
+        check_in_time()
         self._last_number += 1
         talk = self._open[self._last_number] = OpenOrder(self._last_number, self._send)
         try:

@@ -103,7 +103,6 @@ class OpenOrder:
 
         Raises SandboxGone when it is lost before that, or StartedTooLate: nothing was done.
         """
-        check_in_time()
         try:
             async with asyncio.timeout(start_seconds):
                 await self._send(b"C", self.number, order)
