@@ -21,7 +21,7 @@ CANARY = "canary-of-the-host"
 async def server(database_url: str, public_tmp_path: Path) -> AsyncGenerator[Server]:
     """Workspaces here are small, and beside them is what nobody may ever read."""
     folder = public_tmp_path / uuid.uuid4().hex
-    settings = make_settings(folder, database_url, sandbox_disk_mb=64)
+    settings = make_settings(folder, database_url, sandbox_disk_mb=64, quota_open_streams=20)
     settings.workspace_root.mkdir(parents=True)
     for place in (folder, settings.workspace_root):
         (place / "canary").write_text(CANARY)
@@ -397,6 +397,28 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not condition():  # noqa: ASYNC110 -- of the disk
             await asyncio.sleep(0.01)
+
+
+async def test_a_file_that_is_cut_while_it_is_sent_is_seen_to_be_not_whole(server: Server, files: Files) -> None:
+    await files.put("a", b"x" * 20 * MIB)
+    url, path = f"/api/files/{files.thread}/content", server.workspaces / "ann" / files.thread / "a"
+    async with files.user.client.stream("GET", url, params={"path": "a"}) as reply:
+        pieces = reply.aiter_raw()
+        await anext(pieces)
+        os.truncate(path, 10)
+        with pytest.raises(httpx.RemoteProtocolError):
+            async for _ in pieces:
+                pass
+
+
+async def test_who_goes_away_from_a_download_uses_nothing_any_more(files: Files) -> None:
+    """More often than anyone may have streams open."""
+    await files.put("a", os.urandom(MIB) * 20)
+    for what in ("/content", "/zip") * 15:
+        params = {"path": "a"} if what == "/content" else None
+        async with files.user.client.stream("GET", f"/api/files/{files.thread}{what}", params=params) as reply:
+            assert reply.status_code == 200, await reply.aread()
+            await anext(reply.aiter_raw())
 
 
 # The rest --------------------------------------------------------------------------------------------------------
