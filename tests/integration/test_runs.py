@@ -28,10 +28,12 @@ from tests.integration.runs_harness import (
 )
 
 from moorage.adapters.postgres.pool import Database
+from moorage.adapters.postgres.snapshots import PostgresSnapshots
 from moorage.approvals import Answer, Decision, DecisionType, InterruptDecided, InvalidDecision, NothingPending
 from moorage.errors import Conflict
 from moorage.rules import Match, Remember
 from moorage.runs.run import ApprovalPending, BusyPolicy, IdempotencyMismatch, QueueFull
+from moorage.snapshots import NewSnapshot, SnapshotKind
 from moorage.threads import SessionClosed, SessionExpired, Thread, ThreadRunStatus
 
 REQUEST = httpx.Request("POST", "http://model/v1")
@@ -545,6 +547,11 @@ async def test_a_worker_that_stops_hands_its_runs_to_the_next_one_and_leaves_the
 # Deleting -----------------------------------------------------------------------------------------------------------
 
 
+async def add_snapshot(harbor: Harbor, thread: Thread) -> None:
+    new = NewSnapshot(SnapshotKind.REQUEST, "0" * 64, files=0, bytes=0, added_bytes=0, left_out=0, missed=0)
+    await PostgresSnapshots(harbor.database).insert(ALICE, thread.thread_id, new)
+
+
 async def add_cron(harbor: Harbor, thread: Thread) -> None:
     statement = (
         "INSERT INTO crons (cron_id, owner_id, assistant_id, thread_id, schedule, payload, request, policy)"
@@ -560,6 +567,7 @@ async def test_deleting_a_session_leaves_no_row_in_any_table(harbor: Harbor) -> 
         await harbor.say(each, "two")
         await harbor.told(each, await harbor.answer(each, c1=replace(APPROVE, remember=Remember(Match.SAME))))
         await add_cron(harbor, each)
+        await add_snapshot(harbor, each)
     full = await harbor.rows_about(thread)
     assert all(count > 0 for count in full.values()), full
     await harbor.threads.delete(await harbor.thread(thread.thread_id))
