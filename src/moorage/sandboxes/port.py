@@ -250,7 +250,7 @@ class SandboxProvider(Protocol):
         ...
 
     async def prepare_folder(self, thread_id: ThreadId, *, profile: str = "default") -> None:
-        """Make the thread's workspace and its owner's shared folder, bounded as `profile` says, unless they are there."""
+        """Make the thread's workspace and its owner's shared folder, bounded by `profile`, unless they are there."""
         ...
 
     async def ensure(self, thread_id: ThreadId, *, profile: str | None, fencing_token: int | None = None) -> Bounds:
