@@ -6,11 +6,12 @@ type Address = IPv4Address | IPv6Address
 type Network = IPv4Network | IPv6Network
 
 # What carries an IPv4 address inside, and where: what it leads to is what counts (RFC 4291, 2765, 6052, 3056).
+_NAT64 = IPv6Network("64:ff9b::/96")
 _CARRIERS: tuple[tuple[IPv6Network, int], ...] = (
     (IPv6Network("::/96"), 0),
     (IPv6Network("::ffff:0:0/96"), 0),
     (IPv6Network("::ffff:0:0:0/96"), 0),
-    (IPv6Network("64:ff9b::/96"), 0),
+    (_NAT64, 0),
     (IPv6Network("2002::/16"), 80),
 )
 # Global by the registry, or not known to it, and still nobody's public server.
@@ -40,6 +41,11 @@ def is_public(address: Address) -> bool:
     if any(address.version == network.version and address in network for network in _NEVER):
         return False
     return address.is_global and not address.is_multicast and not address.is_reserved
+
+
+def is_translated(address: Address) -> bool:
+    """Whether a translator between the IP versions stands at this address, in whose network only its owner knows."""
+    return isinstance(address, IPv6Address) and address in _NAT64
 
 
 def parse_address(text: str) -> Address:

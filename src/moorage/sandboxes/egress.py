@@ -11,7 +11,7 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from functools import partial
 
-from moorage.addresses import is_public, parse_address
+from moorage.addresses import is_public, is_translated, parse_address
 from moorage.sandboxes.connection import HelperConnection
 from moorage.sandboxes.egress_rules import AllowedTargets, Target
 from moorage.sandboxes.helper.wire import CHUNK, ENDED, PROXY_PORT
@@ -146,8 +146,9 @@ class EgressProxy:
         found = await self._resolve(target.host, target.port)
         if not found:
             raise Refused(502, f"{target} has no address")
-        for address in found:
-            if "%" in address or not is_public(parse_address(address)):
+        for text in found:
+            address = parse_address(text)
+            if "%" in text or is_translated(address) or not is_public(address):
                 raise Refused(403, f"{target} does not lead out to the internet")
         return found[:_MOST_TRIED]
 

@@ -20,9 +20,10 @@ from moorage.sandboxes.service import Sandboxes
 
 PUBLIC = "93.184.216.34"
 ALLOW = ("shop.test:80", "shop.test:443", "*.shop.test:443", "metadata.test:80", "mixed.test:80", "moving.test:80")
+OTHERS = ("169.254.169.254:80", "translated.test:80", "nowhere.test:80")
 PROFILES = {
     DEFAULT_PROFILE: SMALL,
-    "open": replace(SMALL, name="open", network="allowlist", allow=(*ALLOW, "169.254.169.254:80", "nowhere.test:80")),
+    "open": replace(SMALL, name="open", network="allowlist", allow=(*ALLOW, *OTHERS)),
 }
 MIB = 1024 * 1024
 
@@ -117,6 +118,7 @@ async def _open_coast(kind: Kind, folder: Path) -> AsyncGenerator[Coast]:
             "metadata.test": [["169.254.169.254"]],
             "169.254.169.254": [["169.254.169.254"]],
             "mixed.test": [[PUBLIC, "10.0.0.1"]],
+            "translated.test": [["64:ff9b::808:808"]],
             "moving.test": [[PUBLIC], ["::ffff:127.0.0.1"]],
         }
     )
@@ -176,7 +178,7 @@ async def test_what_is_not_listed_is_refused_with_a_reason_and_not_even_looked_u
     assert (coast.outside.asked, coast.outside.connected) == ([], [])
 
 
-@pytest.mark.parametrize("host", ["metadata.test", "169.254.169.254", "mixed.test"])
+@pytest.mark.parametrize("host", ["metadata.test", "169.254.169.254", "mixed.test", "translated.test"])
 async def test_a_listed_name_that_leads_to_an_inner_address_is_refused_and_never_connected_to(
     coast: Coast, host: str
 ) -> None:
