@@ -22,6 +22,7 @@ from moorage.sandboxes.service import Sandboxes
 IMAGE = "moorage-sandbox:dev"
 UIDS = range(300_000, 310_000)
 type Kind = Literal["docker", "bubblewrap"]
+type Storage = Literal["auto", "loop", "quota", "watch"]
 SMALL = SandboxProfile(image=IMAGE, memory_mb=256, pids=128, file_mb=64, tmp_mb=64)
 PROFILES = {
     DEFAULT_PROFILE: SMALL,
@@ -61,9 +62,9 @@ def new_installation() -> str:
     return f"test{uuid.uuid4().hex[:12]}"
 
 
-def new_folders(folder: Path) -> Folders:
+def new_folders(folder: Path, *, storage: Storage = "auto") -> Folders:
     registry = Registry(folder / "workspaces" / ".registry.sqlite3", uids=UIDS)
-    return Folders(folder / "workspaces", folder / "shared", registry=registry)
+    return Folders(folder / "workspaces", folder / "shared", registry=registry, storage=storage)
 
 
 def new_provider(kind: Kind, folders: Folders, installation: str) -> SandboxProvider:
@@ -80,8 +81,8 @@ async def connect(
 
 
 @asynccontextmanager
-async def open_harbour(kind: Kind, folder: Path) -> AsyncGenerator[Harbour]:
-    folders, installation = new_folders(folder), new_installation()
+async def open_harbour(kind: Kind, folder: Path, *, storage: Storage = "auto") -> AsyncGenerator[Harbour]:
+    folders, installation = new_folders(folder, storage=storage), new_installation()
     provider = new_provider(kind, folders, installation)
     sandboxes = Sandboxes(provider, connect)
     try:

@@ -171,7 +171,7 @@ class TestIsolation:
     async def test_no_descriptor_of_the_server_leaks_in(self, sh: Sh) -> None:
         assert (await sh("ls /proc/self/fd | wc -w")).output == "4\n"  # 0, 1, 2 and ls's own
 
-    async def test_cannot_touch_its_supervisor_s_descriptors(self, sh: Sh) -> None:
+    async def test_cannot_touch_its_helper_s_descriptors(self, sh: Sh) -> None:
         result = await sh(
             "for pid in $PPID 1; do (true > /proc/$pid/fd/1) 2>/dev/null && echo opened; done; echo tried"
         )

@@ -170,9 +170,9 @@ class BubblewrapSandboxes:
 
     async def _kill(self, thread_id: ThreadId, sandbox: _Sandbox | None = None) -> None:
         sandbox = sandbox or self._running.get(thread_id)
+        await asyncio.to_thread(kill_sandbox, self._prefix + thread_id)  # first: it waits for what it sees alive
         for channel in sandbox.channels if sandbox else ():
             channel.kill()
-        await asyncio.to_thread(kill_sandbox, self._prefix + thread_id)
 
 
 async def _run_true(thread_id: ThreadId, cell: Cell) -> None:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 _KILL_SECONDS = 5.0
 _NICE = 10
-_KILLED_FIRST = "500"  # of 1000, added to what the kernel goes by when it runs out of memory
 _DRAINS = 32
 
 
@@ -134,10 +133,8 @@ def _start(command: str, environment: "dict[str, str]", streams: "tuple[int, int
         setsid=True,
         setsigdef=[signal.SIGPIPE],
     )
-    with contextlib.suppress(OSError):  # it may have ended; and not every kind of sandbox has oom_score_adj
+    with contextlib.suppress(ProcessLookupError):  # it may have ended
         os.setpriority(os.PRIO_PGRP, pid, _NICE)
-        with open(f"/proc/{pid}/oom_score_adj", "w") as file:  # its children's too, unless it was faster than this
-            file.write(_KILLED_FIRST)
     return pid
 
 

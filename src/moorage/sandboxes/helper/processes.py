@@ -8,6 +8,7 @@ import signal
 
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
+_KILLED_FIRST = b"500"  # of 1000, added to what the kernel goes by
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -19,6 +20,32 @@ def _prctl(option: int, value: int) -> None:
 def refuse_to_be_traced() -> None:
     """Processes of the same uid reach neither the memory nor the descriptors of this one and those it forks."""
     _prctl(_PR_SET_DUMPABLE, 0)
+
+
+class KilledFirst:
+    """What is forked in here, and what that starts, goes first when the sandbox runs out of memory, before its forker.
+
+    To be made before `refuse_to_be_traced`, which also forbids to open what this writes to.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._score = os.open("/proc/self/oom_score_adj", os.O_RDWR)
+            self._own = os.read(self._score, 16)
+        except OSError:  # not every kind of sandbox has it
+            self._score = -1
+
+    def __enter__(self) -> None:
+        self._write(_KILLED_FIRST)
+
+    def __exit__(self, *_: object) -> None:
+        """In the forked process too, where it does nothing: what it writes to is its parent's."""
+        self._write(self._own)
+
+    def _write(self, score: bytes) -> None:
+        if self._score >= 0:
+            with contextlib.suppress(OSError):
+                os.pwrite(self._score, score, 0)
 
 
 def become_subreaper() -> bool:

@@ -224,7 +224,8 @@ class Worker:
 class Zygote:
     """Orders by their ids. Modules may add addressees of their own, with ids that have the highest bit."""
 
-    def __init__(self) -> None:
+    def __init__(self, killed_first: processes.KilledFirst) -> None:
+        self._killed_first = killed_first
         self.loop = Loop()
         self.stream = Stream(self.loop, self._take)
         self.stream.on_room = self.hold_workers
@@ -288,7 +289,8 @@ class Zygote:
         self.stream.send(b"r", number)  # before the fork: what then happens meanwhile costs no time
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            pid = os.fork()
+            with self._killed_first:
+                pid = os.fork()
         except OSError:
             ours.close()
             theirs.close()
@@ -353,9 +355,10 @@ def _failure(error: OSError) -> "dict[str, object]":
 
 
 def main() -> "NoReturn":
+    killed_first = processes.KilledFirst()
     processes.refuse_to_be_traced()
     processes.become_subreaper()
     os.umask(_UMASK)
     gc.disable()  # a collection in a child would copy what it shares with this process
     gc.freeze()
-    Zygote().serve()
+    Zygote(killed_first).serve()

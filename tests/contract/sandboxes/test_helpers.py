@@ -1,0 +1,132 @@
+"""Helpers: programs that turn against the one they run under, and several of one sandbox."""
+
+import asyncio
+
+import pytest
+from tests.contract.sandboxes.harness import Harbour, eventually, processes_with
+from tests.contract.sandboxes.test_sandbox_provider import unique_seconds
+
+from moorage.ids import ThreadId
+from moorage.sandboxes.helper_sandbox import HelperSandbox
+from moorage.sandboxes.port import Outcome, Sandbox, SandboxGone, StaleClaim
+
+_MIB = 1024 * 1024
+# The command's parent carries out its order; that one's parent is the helper that forks one such process per order.
+_HELPER = "$(cut -d' ' -f4 /proc/$PPID/stat)"
+
+
+class TestTurningAgainstIt:
+    @pytest.mark.parametrize("victim", ["$PPID", _HELPER, f"$PPID {_HELPER}"])
+    @pytest.mark.parametrize("signal", ["KILL", "STOP"])
+    async def test_a_command_that_kills_or_stops_its_watchers_leaves_nothing_and_harms_only_itself(
+        self, sandbox: Sandbox, signal: str, victim: str
+    ) -> None:
+        marker = unique_seconds()
+        command = f"setsid sleep {marker} & kill -{signal} {victim}; sleep {marker}"
+        result = await sandbox.run(command, time_limit=1)
+        assert result.outcome in (Outcome.LOST, Outcome.TIMED_OUT)
+        assert await eventually(lambda: not processes_with(marker), within=2)
+        assert (await sandbox.run("echo fine", time_limit=10)).output == "fine\n"
+
+    async def test_cancelling_a_command_that_stopped_its_watchers_ends_it_within_two_seconds(
+        self, sandbox: Sandbox
+    ) -> None:
+        marker = unique_seconds()
+        command = f"setsid sleep {marker} & kill -STOP $PPID {_HELPER}; sleep {marker}"
+        running = asyncio.create_task(sandbox.run(command, time_limit=60))
+        assert await eventually(lambda: len(processes_with(f"sleep\0{marker}")) == 2, within=10)
+        running.cancel()
+        assert await eventually(lambda: not processes_with(marker), within=2)
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    async def test_a_command_that_kills_its_watcher_is_not_run_again(self, sandbox: Sandbox) -> None:
+        commands = [f"echo {n} >> tally; kill -9 $PPID {_HELPER}; sleep 60" for n in range(8)]
+        await asyncio.gather(*(sandbox.run(each, time_limit=20) for each in commands), return_exceptions=True)
+        tally = (await sandbox.run("cat tally", time_limit=10)).output.split()
+        assert len(tally) == len(set(tally)) > 0
+
+    async def test_programs_cannot_trace_their_watchers_nor_read_their_memory(self, sandbox: Sandbox) -> None:
+        watchers = f"for pid in $PPID {_HELPER}; do"
+        looks = "cat /proc/$pid/mem /proc/$pid/environ /proc/$pid/maps 2>/dev/null; ls /proc/$pid/fd 2>/dev/null"
+        result = await sandbox.run(f"{watchers} {looks}; done; echo tried", time_limit=10)
+        assert result.output == "tried\n"
+
+    async def test_the_kernel_would_rather_kill_commands_than_the_helper(self, sandbox: Sandbox) -> None:
+        result = await sandbox.run(f"cat /proc/self/oom_score_adj /proc/{_HELPER}/oom_score_adj", time_limit=10)
+        command, helper = (int(line) for line in result.output.split())
+        assert command > helper
+
+
+class TestOneConnection:
+    async def test_a_hundred_orders_at_once_share_it(self, sandbox: Sandbox) -> None:
+        async def one(number: int) -> str:
+            await sandbox.write_file(f"/workspace/many/{number}", str(number).encode())
+            assert await sandbox.read_file(f"/workspace/many/{number}", limit=10) == str(number).encode()
+            return (await sandbox.run(f"cat many/{number}", time_limit=30)).output
+
+        assert await asyncio.gather(*(one(number) for number in range(50))) == [str(n) for n in range(50)]
+
+    async def test_a_command_that_writes_and_one_that_reads_much_hold_up_nobody(self, sandbox: Sandbox) -> None:
+        blocked = asyncio.create_task(sandbox.run("sleep 30", time_limit=30, stdin=b"x" * (8 * _MIB)))
+        flooding = asyncio.create_task(sandbox.run("cat /dev/zero", time_limit=30))
+        assert (await sandbox.run("echo fine", time_limit=10)).output == "fine\n"
+        assert (await flooding).outcome is Outcome.OUTPUT_LIMIT
+        blocked.cancel()
+        await asyncio.wait([blocked])
+
+    async def test_several_helpers_of_one_thread_work_side_by_side(self, harbour: Harbour, thread_id: ThreadId) -> None:
+        first, second = [await harbour.direct(thread_id) for _ in range(2)]
+        await first.run("echo from the first > note", time_limit=10)
+        assert await second.read_file("/workspace/note", limit=100) == b"from the first\n"
+        await first.close()
+        assert (await second.run("cat note", time_limit=10)).output == "from the first\n"
+        await second.close()
+
+    async def test_closing_one_ends_its_commands(self, harbour: Harbour, thread_id: ThreadId) -> None:
+        marker = unique_seconds()
+        sandbox = await harbour.direct(thread_id)
+        running = asyncio.create_task(sandbox.run(f"setsid sleep {marker} & sleep {marker}", time_limit=60))
+        assert await eventually(lambda: len(processes_with(f"sleep\0{marker}")) == 2, within=10)
+        await sandbox.close()
+        assert (await running).outcome is Outcome.LOST
+        assert await eventually(lambda: not processes_with(marker), within=2)
+
+    async def test_killing_all_ends_every_helper_and_a_new_one_can_be_opened(
+        self, harbour: Harbour, thread_id: ThreadId
+    ) -> None:
+        marker = unique_seconds()
+        helpers = [await harbour.direct(thread_id) for _ in range(2)]
+        running = [asyncio.create_task(each.run(f"sleep {marker}", time_limit=60)) for each in helpers]
+        assert await eventually(lambda: len(processes_with(f"sleep\0{marker}")) == 2, within=10)
+        await harbour.provider.kill_all(thread_id)
+        assert processes_with(marker) == []
+        assert [(await each).outcome for each in running] == [Outcome.LOST, Outcome.LOST]
+        await _close(helpers)
+        again = await harbour.direct(thread_id)
+        assert (await again.run("echo fine", time_limit=10)).output == "fine\n"
+        await again.close()
+
+
+class TestFencing:
+    async def test_an_older_claim_reaches_the_sandbox_no_more(self, harbour: Harbour, thread_id: ThreadId) -> None:
+        provider = harbour.provider
+        await provider.ensure(thread_id, profile=None, fencing_token=5)
+        for refused in (
+            provider.ensure(thread_id, profile=None, fencing_token=4),
+            provider.open_helper(thread_id, fencing_token=4),
+            provider.kill_all(thread_id, fencing_token=4),
+        ):
+            with pytest.raises(StaleClaim):
+                await refused
+        channel = await provider.open_helper(thread_id, fencing_token=5)
+        await channel.close()
+
+    async def test_a_sandbox_that_does_not_run_opens_no_helper(self, harbour: Harbour, thread_id: ThreadId) -> None:
+        with pytest.raises(SandboxGone):
+            await harbour.provider.open_helper(thread_id)
+
+
+async def _close(sandboxes: list[HelperSandbox]) -> None:
+    for sandbox in sandboxes:
+        await sandbox.close()
