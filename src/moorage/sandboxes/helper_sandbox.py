@@ -127,7 +127,9 @@ class HelperSandbox:
     ) -> CommandResult:
         _check_command(command)
         output = CommandOutput(keep, on_output, raw=raw)
-        report = await self._run(self._order(command, time_limit, has_stdin=stdin is not None), output, stdin)
+        report = await self._run(
+            self.command_order(command, time_limit=time_limit, has_stdin=stdin is not None), output, stdin
+        )
         if report.full:
             output.add(b"e", _FULL.encode())
         if report.no_processes:
@@ -157,7 +159,8 @@ class HelperSandbox:
         _raise_for(report)
         return bytes(content)
 
-    def _order(self, command: str, time_limit: float, *, has_stdin: bool) -> dict[str, Any]:
+    def command_order(self, command: str, *, time_limit: float, has_stdin: bool = False) -> dict[str, Any]:
+        """The order for a command, for who wants its output as it is and at their own pace."""
         return {
             "do": "commands.run",
             "command": command,

@@ -7,6 +7,7 @@ from tests.contract.sandboxes.harness import Harbour, eventually, processes_with
 from tests.contract.sandboxes.test_sandbox_provider import unique_seconds
 
 from moorage.ids import ThreadId
+from moorage.sandboxes.helper.wire import CHUNK, CREDIT
 from moorage.sandboxes.helper_sandbox import HelperSandbox
 from moorage.sandboxes.port import Outcome, Sandbox, SandboxGone, StaleClaim
 
@@ -74,6 +75,18 @@ class TestOneConnection:
         assert (await flooding).outcome is Outcome.OUTPUT_LIMIT
         blocked.cancel()
         await asyncio.wait([blocked])
+
+    async def test_the_last_output_waits_for_its_reader_though_its_writer_is_gone(
+        self, harbour: Harbour, thread_id: ThreadId
+    ) -> None:
+        sandbox = await harbour.direct(thread_id)
+        size = CREDIT + CHUNK // 2  # more than may be sent, and the rest fits into the pipe
+        order = sandbox.command_order(f"head -c {size} /dev/zero; touch ended", time_limit=20)
+        async with sandbox.connection.stream(order) as talk:
+            assert await eventually((harbour.path(thread_id) / "ended").exists, within=10)
+            assert (await sandbox.run("true", time_limit=10)).exit_code == 0
+            assert sum([len(data) async for _, data in talk]) == size
+        await sandbox.close()
 
     async def test_several_helpers_of_one_thread_work_side_by_side(self, harbour: Harbour, thread_id: ThreadId) -> None:
         first, second = [await harbour.direct(thread_id) for _ in range(2)]
