@@ -2,6 +2,9 @@
 
 Three storms of kills come first, whatever the time; then rounds of mixed faults until the minutes are over. The same
 seed gives the same faults in the same order; the moments depend on the machine. Exit code 0: nothing was lost.
+
+`--sandboxes docker|broker|bubblewrap` breaks sandboxes instead, `--faults` times: containers, helpers, mounts, broker,
+servers, workers, and with `--dockerd` an engine of our own. Two minutes later nothing may be left on the machine.
 """
 
 import argparse
@@ -15,6 +18,7 @@ from pathlib import Path
 from random import Random
 
 from tests.chaos.faults import FAULTS, WITH_ENGINE, Scene, mixed
+from tests.chaos.sandboxes import break_sandboxes
 from tests.faults.storm import kill_again_and_again, rage
 from tests.faults.world import World, open_world
 
@@ -32,10 +36,14 @@ def main() -> None:
     parser.add_argument("--sandbox", choices=["docker", "bubblewrap"], default="docker")
     parser.add_argument("--lease", type=float, default=5, help="seconds; servers in production use 30")
     parser.add_argument("--storms", type=int, default=_STORMS)
+    parser.add_argument("--only", help="nothing but this fault, by its name, in the rounds or under the sandboxes")
+    parser.add_argument("--sandboxes", choices=["docker", "broker", "bubblewrap"], help="break these, and nothing else")
+    parser.add_argument("--faults", type=int, default=50, help="how many, with --sandboxes")
     parser.add_argument(
-        "--only", choices=sorted({**FAULTS, **WITH_ENGINE}), help="nothing but this fault in the rounds"
+        "--dockerd",
+        action="store_true",
+        help="restart the Docker engine, too: with --sandboxes one of its own; else it must be ours alone",
     )
-    parser.add_argument("--dockerd", action="store_true", help="restart the Docker engine, too: it must be ours alone")
     arguments = parser.parse_args()
     say(f"seed {arguments.seed}: repeat with --seed {arguments.seed}")
     with tempfile.TemporaryDirectory(prefix="moorage-chaos-") as name:
@@ -48,8 +56,11 @@ def main() -> None:
 async def run(arguments: argparse.Namespace, folder: Path) -> None:
     async with open_world(folder, sandbox=arguments.sandbox, lease_seconds=arguments.lease) as world:
         try:
-            await storms(world, arguments)
-            await rounds(world, arguments)
+            if arguments.sandboxes:
+                await break_sandboxes(world, arguments, folder.parent, say)
+            else:
+                await storms(world, arguments)
+                await rounds(world, arguments)
         except BaseException:
             say(f"FAILED with seed {arguments.seed}; the servers' logs are in {keep_logs(world, arguments.seed)}")
             raise

@@ -123,7 +123,7 @@ async def _live_without_postgres(scene: Scene) -> None:
 async def _to_containers(scene: Scene, *command: str) -> None:
     """To a third of those that exist."""
     for thread in scene.rng.sample(list(scene.threads), len(scene.threads) // 3):
-        name = docker("ps", "-a", "--filter", f"label=moorage.thread={thread.id}", "--format", "{{.Names}}").strip()
+        name = docker("ps", "-a", "--filter", f"name={thread.id}", "--format", "{{.Names}}").strip()
         if name:
             await asyncio.to_thread(subprocess.run, ["docker", *command, name], check=False, capture_output=True)
 

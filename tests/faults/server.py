@@ -15,6 +15,7 @@ from moorage.settings import Settings
 
 _READY_SECONDS = 60.0
 _STOP_SECONDS = 40.0
+_STARTED = {"worker": "worker_started", "sandboxd": "broker_started"}
 _OURS = ("AUTH_", "LLM_", "QUOTA_", "RUN_", "SANDBOX_", "SESSION_", "ZHIPUAI_")
 
 
@@ -70,7 +71,7 @@ class Server:
     async def is_ready(self) -> bool:
         assert self.alive, f"{self.name} ended with {self._process and self._process.returncode}:\n{self.tail()}"
         if not self.serves:
-            return "worker_started" in self._last_log()
+            return _STARTED[self.arguments[0]] in self._last_log()
         return await self.status_of("/readyz") == 200
 
     async def status_of(self, path: str, *, seconds: float = 10) -> int:

@@ -113,6 +113,8 @@ class Thread:
                 await reply.aread()
                 return reply
             async for event in read_events(reply):
+                if event.type == "stream_closed":  # the server stops; the message may or may not be stored
+                    break
                 assert event.type == "message_received", event
                 assert event.id is not None
                 return Sent(event.data["message_id"], event.data["run_id"], event.id, content.mark)

@@ -33,6 +33,7 @@ _PASSWORD = "correct horse battery"
 _SERVE = ("serve",)
 _SERVE_ONLY = ("serve", "--no-worker")
 _WORKER = ("worker",)
+_BROKER = ("sandboxd",)
 
 
 @dataclass
@@ -64,6 +65,17 @@ class World:
         front, *rest = await self._only(wanted, settings)
         return front, rest
 
+    async def fleet(self, *, servers: int, workers: int, broker: bool, **settings: object) -> list[Server]:
+        """So many servers that execute runs too, workers beside them, and perhaps a broker for all of them."""
+        wanted = [
+            *((f"server-{number}", _SERVE) for number in range(servers)),
+            *((f"worker-{number}", _WORKER) for number in range(workers)),
+        ]
+        if broker:
+            wanted.insert(0, ("broker", _BROKER))
+            settings["sandbox_broker"] = self.folder / "sandboxd.sock"
+        return await self._only(wanted, settings)
+
     async def _only(self, wanted: Sequence[tuple[str, tuple[str, ...]]], settings: dict[str, object]) -> list[Server]:
         environment = self._environment(settings)
         names = [name for name, _ in wanted]
@@ -75,6 +87,8 @@ class World:
         for server in chosen:
             if not server.alive:
                 server.launch()
+            if server.arguments == _BROKER:  # which the others cannot start without
+                await server.until_ready()
         for server in chosen:
             await server.until_ready()
         return chosen
@@ -168,6 +182,11 @@ class World:
         for server in self._servers.values():
             server.thaw()
 
+    def reap(self) -> None:
+        """No server runs any more."""
+        for server in self._servers.values():
+            server.reap()
+
     async def start_over(self) -> None:
         """After a failure: no server, and no run that the next test's servers would take up."""
         for server in self._servers.values():
@@ -193,6 +212,12 @@ class World:
         """The containers of the servers' installation, reached as they reach them."""
         async with open_sandbox_provider(self._docker_settings()) as provider:
             yield provider
+
+    def settings_of(self, server: Server) -> Settings:
+        """For whoever looks after the same sandboxes beside it."""
+        return load_settings(
+            {}, env_file=None, overrides={key.lower(): value for key, value in server.settings.items()}
+        )
 
     async def _remove_sandboxes(self) -> None:
         """Bubblewrap leaves nothing behind; containers wait for the next start of their installation."""

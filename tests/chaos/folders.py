@@ -1,0 +1,16 @@
+"""Folders in which something may be mounted."""
+
+import shutil
+from pathlib import Path
+
+from moorage.adapters.folders.mounts import unmount
+
+
+def remove_with_mounts(folder: Path) -> None:
+    """Unmount all that is below it first: what is mounted there is not to be removed."""
+    lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    for line in reversed(lines):
+        place = Path(line.split(" ")[4])
+        if place.is_relative_to(folder):
+            unmount(place)
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,140 @@
+"""Tenants work while sandboxes, and those who keep them, are broken; then nothing is lost, and nothing is left."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from random import Random
+from typing import Literal
+
+from tests.faults.checkers import check
+from tests.faults.leftovers import Machine, removed_threads_left
+from tests.faults.sandbox_faults import Engine, Scene, possible
+from tests.faults.tenant import Tenant, outcomes
+from tests.faults.waiting import eventually
+from tests.faults.world import World
+
+_USERS = ("alice", "bob")
+_UIDS_PER_WORLD = 2000
+_REST_SECONDS = 180
+_NOTHING_LEFT_SECONDS = 120
+_IDLE_MINUTES = 0.2
+_COMMAND_SECONDS = 15
+
+type Kind = Literal["docker", "broker", "bubblewrap"]
+type Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Aftermath:
+    """`rested`: seconds from the last fault until all threads rested; `cleared`: from then until nothing was left."""
+
+    faults: Counter[str]
+    done: Counter[str]
+    commands: Counter[str]
+    lines: int
+    removed: int
+    rested: float
+    cleared: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.faults.total()} faults {dict(self.faults)}; {dict(self.done)}; commands ended "
+            f"{dict(self.commands)}, {self.lines} lines found; {self.removed} threads deleted; all at rest after "
+            f"{self.rested:.1f} s, nothing left on the machine {self.cleared:.1f} s later"
+        )
+
+
+@asynccontextmanager
+async def open_scene(
+    world: World, kind: Kind, rng: Random, *, tenants: int, engine: Engine | None = None
+) -> AsyncGenerator[Scene]:
+    """Two servers, a worker and a broker if wanted; afterwards they are gone, and whatever a failure left with them."""
+    first = 1_000_000 + random.SystemRandom().randrange(1000) * _UIDS_PER_WORLD  # processes are found by them
+    machine = Machine(world.folder, range(first, first + _UIDS_PER_WORLD))
+    world.sandbox = "bubblewrap" if kind == "bubblewrap" else "docker"
+    settings = {
+        "sandbox_storage": "auto",
+        "sandbox_uid_range": f"{first}-{first + _UIDS_PER_WORLD - 1}",
+        "sandbox_disk_mb": 64,
+        "sandbox_files": 2000,
+        "sandbox_shared_disk_mb": 32,
+        "sandbox_memory_mb": 256,
+        "sandbox_idle_minutes": _IDLE_MINUTES,
+        "sandbox_command_seconds": _COMMAND_SECONDS,
+        "run_max_attempts": 10,
+    }
+    try:
+        fleet = await world.fleet(servers=2, workers=1, broker=kind == "broker", **settings)
+        servers = [server for server in fleet if server.serves]
+        users = [await world.user(servers[0], name) for name in _USERS]
+        crew = [
+            Tenant(await users[number % 2].new_thread(servers[number % 2]), Random(rng.random()))  # noqa: S311
+            for number in range(tenants)
+        ]
+        worker = next(server for server in fleet if server.arguments[0] == "worker")
+        broker = next((server for server in fleet if server.arguments[0] == "sandboxd"), None)
+        yield Scene(world, machine, servers, worker, crew, rng, broker, engine)
+    finally:
+        world.set_right()
+        world.reap()
+        machine.clear()
+
+
+async def storm(scene: Scene, *, faults: int, tell: Tell, only: str | None = None) -> Aftermath:
+    """So many faults at random moments; raises AssertionError for what was lost, doubled or left."""
+    chosen = possible(scene)
+    names = [only or scene.rng.choice(sorted(chosen)) for _ in range(faults)]
+    over = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        work = [group.create_task(tenant.work(over)) for tenant in scene.tenants]
+        for number, name in enumerate(names, 1):
+            await scene.pass_time(0.3, 3)
+            tell(f"fault {number} of {faults}: {name}")
+            await chosen[name](scene)
+        over.set()
+        ended = time.monotonic()
+        await asyncio.wait(work)
+    rested = time.monotonic()
+    tell(f"all at rest after {rested - ended:.1f} s")
+    await _until_nothing_is_left(scene)
+    cleared = time.monotonic()
+    tell(f"nothing left after {cleared - rested:.1f} s")
+    for tenant in scene.tenants:
+        await _check(scene, tenant)
+    ends = Counter(status for tenant in scene.tenants for status in outcomes(tenant.thread.events).values())
+    return Aftermath(
+        faults=Counter(names),
+        done=sum((tenant.counts for tenant in scene.tenants), Counter[str]()),
+        commands=ends,
+        lines=sum(tenant.lines for tenant in scene.tenants),
+        removed=len(scene.removed),
+        rested=rested - ended,
+        cleared=cleared - rested,
+    )
+
+
+async def _until_nothing_is_left(scene: Scene) -> None:
+    """Idle sandboxes are stopped, and nobody's are removed, by whoever serves: two minutes must do."""
+    left: list[str] = []
+
+    async def nothing() -> bool:
+        left[:] = await asyncio.to_thread(scene.machine.leftovers)
+        left.extend(removed_threads_left(scene.world.folder, scene.removed))
+        return not left
+
+    try:
+        await eventually(nothing, seconds=_NOTHING_LEFT_SECONDS, what="nothing is left")
+    except AssertionError:
+        raise AssertionError("left after two minutes:\n" + "\n".join(left)) from None
+
+
+async def _check(scene: Scene, tenant: Tenant) -> None:
+    """It can be used, and has all that it ever was told it has."""
+    last = await tenant.command(2)
+    assert outcomes(tenant.thread.events)[last] == "success", f"{tenant.thread.id} cannot be used"
+    await tenant.check()
+    await check(scene.world, tenant.thread)
