@@ -24,6 +24,7 @@ _HEAD_SECONDS = 30.0
 _CONNECT_SECONDS = 10.0
 _IDLE_SECONDS = 120.0
 _TOTAL_SECONDS = 900.0  # no command runs for longer
+_CLOSE_SECONDS = 10.0
 _MOST_TRIED = 4
 
 log = get_logger(__name__)
@@ -109,10 +110,12 @@ class EgressProxy:
             return
         try:
             await self._carry(program, request, rest, reader, writer)
-        finally:
             writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
+            with suppress(OSError, TimeoutError):
+                async with asyncio.timeout(_CLOSE_SECONDS):
+                    await writer.wait_closed()
+        finally:
+            writer.transport.abort()  # a target that takes nothing any more would be waited for without end
 
     async def _request(self, program: OpenOrder) -> tuple[ProxyRequest, bytes]:
         received = bytearray()

@@ -12,7 +12,7 @@ from tests.contract.sandboxes.harness import SMALL, Kind, eventually, new_folder
 
 from moorage.adapters.bubblewrap import BubblewrapSandboxes
 from moorage.adapters.docker import ContainerSettings, DockerSandboxes
-from moorage.ids import UserId, new_thread_id
+from moorage.ids import ThreadId, UserId, new_thread_id
 from moorage.sandboxes.connecting import Connecting, WaysOut
 from moorage.sandboxes.port import CommandResult, Sandbox
 from moorage.sandboxes.profiles import DEFAULT_PROFILE
@@ -52,6 +52,7 @@ class Outside:
     heads: list[bytes] = field(default_factory=list[bytes])
     served: int = 0
     open: int = 0
+    over: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def resolve(self, host: str, port: int) -> list[str]:
         self.asked.append(host)
@@ -78,6 +79,8 @@ class Outside:
         head = await reader.readuntil(b"\r\n\r\n")
         self.heads.append(head)
         path = head.split()[1]
+        if path == b"/deaf":
+            await self.over.wait()
         if path == b"/endless":
             writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
             while True:
@@ -99,6 +102,7 @@ class Coast:
     """Sandboxes with a way out, and one without."""
 
     sandboxes: Sandboxes
+    another_server_s: Sandboxes
     outside: Outside
 
     async def open(self, profile: str = "open") -> Sandbox:
@@ -130,15 +134,18 @@ async def _open_coast(kind: Kind, folder: Path) -> AsyncGenerator[Coast]:
     ways_out = WaysOut.of(PROFILES, resolve=outside.resolve, connect=outside.connect)
     server = await asyncio.start_server(outside.serve, "127.0.0.1", 0)
     outside.port = server.sockets[0].getsockname()[1]
-    sandboxes = Sandboxes(provider, Connecting(ways_out))
+    sandboxes, others = (Sandboxes(provider, Connecting(ways_out)) for _ in range(2))
     try:
-        yield Coast(sandboxes, outside)
+        yield Coast(sandboxes, others, outside)
     finally:
         await sandboxes.close()
+        await others.close()
         for info in await provider.list(folders=True):
             await provider.remove(info.thread_id, files=True)
         await provider.close()
         server.close()
+        outside.over.set()
+        assert await eventually(lambda: outside.open == 0, within=10)
 
 
 @pytest.fixture(params=["docker", "bubblewrap"])
@@ -223,6 +230,18 @@ async def test_other_profiles_have_no_proxy(coast: Coast) -> None:
     assert result.output == "[]\nConnectionRefusedError\n"
 
 
+async def test_the_way_out_of_one_run_is_none_for_the_next_under_another_profile(coast: Coast) -> None:
+    """Though the server of the first still has its helper open in there."""
+    first = await coast.open()
+    await run(first, "pass")
+
+    second = await coast.another_server_s.acquire(ThreadId(first.id), profile=DEFAULT_PROFILE)
+    result = await run(second, TUNNEL + "print(ask('shop.test').decode())")
+
+    assert "refused" in result.output
+    assert coast.outside.asked == []
+
+
 async def test_there_is_no_way_out_beside_the_proxy(coast: Coast) -> None:
     sandbox = await coast.open()
 
@@ -259,6 +278,21 @@ async def test_a_program_that_does_not_read_makes_its_target_wait(coast: Coast) 
 
     assert coast.outside.served < 32 * MIB
     assert await eventually(lambda: coast.outside.open == 0, within=10)
+
+
+async def test_a_target_that_does_not_read_holds_nothing_up(coast: Coast) -> None:
+    sandbox = await coast.open()
+    await run(
+        sandbox,
+        "import socket\ns = socket.create_connection(('127.0.0.1', 3128))\n"
+        "s.sendall(b'POST http://shop.test/deaf HTTP/1.1\\r\\nContent-Length: 1000000000\\r\\n\\r\\n')\n"
+        "s.settimeout(2)\ntry:\n  while True: s.sendall(bytes(65536))\nexcept TimeoutError: pass",
+    )
+
+    async with asyncio.timeout(30):
+        await coast.sandboxes.release(ThreadId(sandbox.id))
+
+    assert (await run(sandbox, "print('on')")).output == "on\n"
 
 
 async def test_more_connections_than_there_may_be_are_served_in_turn(coast: Coast) -> None:

@@ -150,20 +150,24 @@ def _labelled(body: Body, settings: ContainerSettings, profile: SandboxProfile, 
     labels = {
         INSTALLATION_LABEL: settings.installation,
         PROFILE_LABEL: profile.name,
-        DIGEST_LABEL: _digest(body, settings),
+        DIGEST_LABEL: _digest(body, settings, profile),
         **more,
     }
     return {**body, "Labels": labels}
 
 
-def _digest(body: Body, settings: ContainerSettings) -> str:
-    """Of all but the workspace's last part, which is another one for a container that was made before its thread."""
+def _digest(body: Body, settings: ContainerSettings, profile: SandboxProfile) -> str:
+    """Of all but the workspace's last part, which is another one for a container that was made before its thread.
+
+    The way out is a part of it, though no container knows of it: another server's helper may still offer one in there.
+    """
     host = body["HostConfig"]
     mounts = [
         {**mount, "Source": _parent(mount["Source"])} if mount["Target"] == settings.workspace_dir else mount
         for mount in host["Mounts"]
     ]
-    text = json.dumps({**body, "HostConfig": {**host, "Mounts": mounts}}, sort_keys=True)
+    described = {**body, "HostConfig": {**host, "Mounts": mounts}, "WayOut": [profile.network, *profile.allow]}
+    text = json.dumps(described, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
