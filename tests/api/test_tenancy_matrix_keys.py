@@ -21,12 +21,18 @@ async def key_of(client: httpx.AsyncClient, *scopes: str) -> dict[str, str]:
     return {"x-api-key": made["key"]}
 
 
+@pytest.fixture(scope="module")
+async def reading_key(world: World) -> dict[str, str]:
+    return await key_of(world.al.user.client, "read")
+
+
 @pytest.mark.parametrize("operation", CHANGING)
-async def test_a_key_to_read_changes_nothing(server: Server, world: World, operation: str) -> None:
-    headers = await key_of(world.al.user.client, "read")
+async def test_a_key_to_read_changes_nothing(
+    server: Server, world: World, reading_key: dict[str, str], operation: str
+) -> None:
     before = await world.snapshot("al")
     attempt = Asker(operation, world).ask("all his own")
-    async with httpx.AsyncClient(base_url=server.url, headers=headers) as client:
+    async with httpx.AsyncClient(base_url=server.url, headers=reading_key) as client:
         reply = await client.request(attempt.method, attempt.path, json=attempt.body)
     assert reply.status_code == 403
     expected = "login_required" if operation in LOGIN_ONLY else "scope_missing"
