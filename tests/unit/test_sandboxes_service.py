@@ -262,6 +262,32 @@ async def test_reconciling_removes_the_sandbox_of_a_vanished_thread_and_leaves_i
     assert await vanished(world.toys, every) == []
 
 
+async def test_reconciling_clears_up_what_stopped_without_being_told_to(world: World, thread: ThreadId) -> None:
+    server, works = world.server(), new_thread_id(UserId("bob"))
+    for one in (thread, works):
+        await use(server, one)
+        world.toys.die(one)
+    world.working = {works}
+    await world.server().reconcile(every)
+    assert world.toys.dead == {works}
+    world.working = set()
+    await world.server().reconcile(every)
+    assert world.toys.dead == set()
+    assert await use(server, thread) == DONE
+
+
+async def test_what_stopped_and_is_in_use_again_is_left_alone(world: World, thread: ThreadId) -> None:
+    await use(world.server(), thread)
+    world.toys.die(thread)
+
+    async def wake_up(_: Collection[ThreadId]) -> set[ThreadId]:
+        await use(world.server(), thread)
+        return {thread}
+
+    await world.server().reconcile(wake_up)
+    assert thread in world.toys.running
+
+
 async def test_a_user_s_own_place_is_used_like_a_thread_s(world: World) -> None:
     place = user_place(UserId("alice"))
     server = world.server()

@@ -60,13 +60,17 @@ class ToyHelper:
 
 
 class Toys:
-    """The provider. `fail` is asked before each call; `running` holds the profile of each sandbox that runs."""
+    """The provider. `fail` is asked before each call; `running` holds the profile of each sandbox that runs.
+
+    `dead` are those that stopped, but not by `pause`.
+    """
 
     name: Literal["docker"] = "docker"
     isolation_note = None
 
     def __init__(self, *, most: int = 100, most_per_user: int = 100) -> None:
         self.running: dict[ThreadId, str] = {}
+        self.dead: set[ThreadId] = set()
         self.folders: set[ThreadId] = set()
         self.helpers: list[ToyHelper] = []
         self.tokens: dict[ThreadId, int] = {}
@@ -91,6 +95,7 @@ class Toys:
         elif profile is not None and self.running[thread_id] != profile:
             self._lose_helpers(thread_id)
         self.running[thread_id] = profile or self.running.get(thread_id, "default")
+        self.dead.discard(thread_id)
         self.folders.add(thread_id)
         return Bounds()
 
@@ -110,6 +115,7 @@ class Toys:
     async def pause(self, thread_id: ThreadId) -> None:
         self.fail("pause")
         self.running.pop(thread_id, None)
+        self.dead.discard(thread_id)
         self._lose_helpers(thread_id)
 
     async def remove(self, thread_id: ThreadId, *, files: bool) -> None:
@@ -120,7 +126,7 @@ class Toys:
 
     async def list(self, *, folders: bool = False) -> list[SandboxInfo]:
         self.fail("list")
-        known = {*self.running, *(self.folders if folders else ())}
+        known = {*self.running, *self.dead, *(self.folders if folders else ())}
         return [SandboxInfo(item, item in self.running, self.running.get(item, "default")) for item in known]
 
     async def stats(self, thread_id: ThreadId) -> SandboxStats:
@@ -132,6 +138,11 @@ class Toys:
         """The container vanishes, as if by `docker rm --force`."""
         self.running.pop(thread_id, None)
         self._lose_helpers(thread_id)
+
+    def die(self, thread_id: ThreadId) -> None:
+        """The container stops, as if by `docker kill`: it is there, and does not run."""
+        self.lose(thread_id)
+        self.dead.add(thread_id)
 
     def open_helpers(self, thread_id: ThreadId) -> int:
         return sum(helper.id == thread_id and not helper.lost for helper in self.helpers)

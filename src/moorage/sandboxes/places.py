@@ -92,8 +92,11 @@ class Places:
         return stopped
 
     async def _stop_all(self, places: Iterable[Place]) -> int:
+        return sum(await self._at_once(self._stop_if_free(place) for place in places))
+
+    async def _at_once[T](self, stops: Iterable[Awaitable[T]]) -> list[T]:
         try:
-            return sum(await all_of(self._stop_if_free(place) for place in places))
+            return await all_of(stops)
         except TimeoutError:
             raise SandboxUnavailable(f"A sandbox did not stop within {_STOP_SECONDS:g} s.", code="no_engine") from None
 
@@ -108,7 +111,7 @@ class Places:
         """Remove the sandboxes whose thread is gone, by the answer of `existing`; answers how many there were.
 
         Their files stay. Those of living threads that run, left by a process that ended, are stopped when idle like any
-        other.
+        other; what is left of those that died is cleared up.
         """
         found = await self._provider.list()
         alive = await existing({info.thread_id for info in found})
@@ -117,7 +120,24 @@ class Places:
             await self._provider.remove(thread_id, files=False)
             self.forget(thread_id)
         self._note([info for info in found if info.thread_id in alive])
+        await self._clear_up([info.thread_id for info in found if info.thread_id in alive and not info.running])
         return len(orphans)
+
+    async def _clear_up(self, died: Sequence[ThreadId]) -> None:
+        """Let go of what sandboxes hold that stopped without being told to, unless they are wanted again."""
+        for batch in batched(died, _STOPS_AT_ONCE):
+            async with self._work.hold_idle(batch) as idle:
+                dead = {info.thread_id for info in await self._provider.list() if not info.running}
+                await self._at_once(self._clear(thread_id) for thread_id in batch if thread_id in dead & idle)
+
+    async def _clear(self, thread_id: ThreadId) -> None:
+        place = self.get(thread_id)
+        if place.users or place.lock.locked():
+            return
+        async with asyncio.timeout(_STOP_SECONDS), place.lock:
+            await place.let_go()
+            await self._provider.pause(thread_id)
+            place.running = False
 
     def _note(self, found: Sequence[SandboxInfo]) -> None:
         """Know of what others started, and of what they stopped."""

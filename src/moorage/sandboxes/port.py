@@ -280,7 +280,10 @@ class SandboxProvider(Protocol):
         ...
 
     async def list(self, *, folders: bool = False) -> list[SandboxInfo]:
-        """The sandboxes of this installation, and of no other; with `folders` also the threads that only have files."""
+        """The sandboxes of this installation, and of no other; with `folders` also the threads that only have files.
+
+        What does not run and is listed without `folders` all the same still costs something, which `pause` lets go of.
+        """
         ...
 
     async def stats(self, thread_id: ThreadId) -> SandboxStats:

@@ -4,14 +4,15 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
 import pytest
 from tests.contract.sandboxes.harness import Harbour, eventually, processes_with
 
+from moorage.adapters.folders.mounts import is_mount, unmount
 from moorage.errors import InvalidInput
-from moorage.ids import ThreadId
+from moorage.ids import ThreadId, UserId
 from moorage.sandboxes.port import CommandResult, Outcome, PathError, Sandbox, SandboxGone
 
 type Sh = Callable[[str], Awaitable[CommandResult]]
@@ -158,11 +159,13 @@ class TestIsolation:
             "HOSTNAME",
             "LANG",
             "LD_LIBRARY_PATH",
+            "LOGNAME",
             "PATH",
             "PWD",
             "PYTHONUNBUFFERED",
             "SHLVL",
             "TMPDIR",
+            "USER",
             "_",
         }
         of_the_image = tuple(name for name in names if name.startswith(("PIP_", "UV_", "MPL")))
@@ -438,3 +441,23 @@ class TestLife:
         assert kept in left
         assert lost not in left
         await harbour.sandboxes.delete(kept)
+
+    async def test_reconciling_lets_go_of_folders_that_no_sandbox_uses(self, harbour: Harbour) -> None:
+        """As a server leaves them that is killed, or a container that somebody removes."""
+        thread_id, owner = harbour.new_thread("frederica"), UserId("frederica")
+        await harbour.provider.prepare_folder(thread_id)
+        await harbour.sandboxes.reconcile(_every)
+        assert not is_mount(harbour.path(thread_id))
+        assert not is_mount(harbour.folders.shared_path(owner))
+        await harbour.provider.ensure(thread_id, profile=None)
+        unmount(harbour.path(thread_id))
+        await harbour.provider.remove(thread_id, files=False)
+        await harbour.provider.prepare_folder(thread_id)
+        unmount(harbour.path(thread_id))
+        await harbour.sandboxes.reconcile(_every)
+        assert not is_mount(harbour.folders.shared_path(owner))
+        await harbour.sandboxes.delete(thread_id)
+
+
+async def _every(thread_ids: Collection[ThreadId]) -> set[ThreadId]:
+    return set(thread_ids)

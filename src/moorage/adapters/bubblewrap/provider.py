@@ -139,9 +139,9 @@ class BubblewrapSandboxes:
         names = await asyncio.to_thread(find_sandboxes, self._prefix)
         for thread_id in (ThreadId(name) for name in names if owner_of(name) not in (None, _PROBE)):
             found.setdefault(thread_id, SandboxInfo(thread_id, running=True))
-        if folders:
-            for thread_id in await asyncio.to_thread(self._folders.threads):
-                found.setdefault(thread_id, SandboxInfo(thread_id, running=False))
+        idle = await asyncio.to_thread(self._folders.mounted)
+        for thread_id in (*idle, *(await asyncio.to_thread(self._folders.threads) if folders else ())):
+            found.setdefault(thread_id, SandboxInfo(thread_id, running=False))
         return list(found.values())
 
     async def stats(self, thread_id: ThreadId) -> SandboxStats:

@@ -151,6 +151,7 @@ class Containers:
             name = self._name(thread_id)
             found = self._engine.inspect(name)
             if found is None:
+                self._folders.release(thread_id)
                 return
             self._warm.forget(thread_id)
             kills = self._oom_kills(name) if found["State"]["Running"] else None
@@ -191,9 +192,8 @@ class Containers:
             )
             for thread_id, container in self._by_thread().items()
         }
-        if folders:
-            for thread_id in self._folders.threads():
-                found.setdefault(thread_id, SandboxInfo(thread_id, running=False))
+        for thread_id in (*self._folders.mounted(), *(self._folders.threads() if folders else ())):
+            found.setdefault(thread_id, SandboxInfo(thread_id, running=False))
         return list(found.values())
 
     def stats(self, thread_id: ThreadId) -> SandboxStats:

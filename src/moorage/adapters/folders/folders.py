@@ -22,14 +22,14 @@ from moorage.adapters.folders.layout import (
     thread_owner,
 )
 from moorage.adapters.folders.locks import locked
-from moorage.adapters.folders.mounts import bind, is_mount, unmount
+from moorage.adapters.folders.mounts import bind, is_mount, mounts_below, unmount
 from moorage.adapters.folders.ownership import let_the_group_write, make_folder, make_passage, own
 from moorage.adapters.folders.quotas import limit, quota_usage, unlimit
 from moorage.adapters.folders.registry import Registry
 from moorage.adapters.folders.removal import remove_tree
 from moorage.adapters.folders.trying import Found, StorageKind, try_folders
 from moorage.errors import Conflict, InvalidInput
-from moorage.ids import ThreadId, UserId
+from moorage.ids import ThreadId, UserId, is_user_id, owner_of, user_place
 from moorage.sandboxes.port import AgentIdentity, Bounds, Folder, SandboxUnavailable, Shortcoming
 from moorage.sandboxes.profiles import SandboxProfile
 from moorage.telemetry import get_logger
@@ -137,6 +137,13 @@ class Folders:
     def threads(self) -> list[ThreadId]:
         """The threads that have files."""
         return [ThreadId(found.name) for found in places_on_disk(self._root) if not is_spare(found.name)]
+
+    def mounted(self) -> list[ThreadId]:
+        """The threads, and the users' own places, whose folders cost what `release` lets go of."""
+        found = [place.relative_to(self._root).parts for place in mounts_below(self._root)]
+        threads = [ThreadId(parts[1]) for parts in found if len(parts) == 2 and owner_of(parts[1]) == parts[0]]
+        shared = [place.name for place in mounts_below(self._shared_root) if place.parent == self._shared_root]
+        return [*threads, *(user_place(UserId(name)) for name in shared if is_user_id(name))]
 
     def usage(self, thread_id: ThreadId) -> tuple[int, int] | None:
         """Bytes that the workspace uses, and how many it may; None when only a walk through all of it would tell."""

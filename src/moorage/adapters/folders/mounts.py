@@ -3,11 +3,14 @@
 import ctypes
 import errno
 import os
+import re
 from pathlib import Path
 
 _NOSUID, _NODEV, _NOATIME, _BIND = 2, 4, 1024, 4096
 _DETACH, _NOFOLLOW = 2, 8
 _FIRST_PID_NAMESPACE = 0xEFFFFFFC  # PROC_PID_INIT_INO, the same on every machine
+
+_ESCAPED = re.compile(r"\\([0-7]{3})")
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -50,6 +53,11 @@ def is_mount(folder: Path) -> bool:
         return False
 
 
+def mounts_below(root: Path) -> list[Path]:
+    """Where file systems begin below `root`, as this process sees it."""
+    return [place for fields in _mounts("self").values() if (place := _place(fields)).is_relative_to(root)]
+
+
 def hidden_from_the_engine(root: Path, *, in_a_container: bool) -> str | None:
     """Why an engine outside would not see what is mounted below `root` here; None when it would.
 
@@ -77,10 +85,15 @@ def _propagation(path: Path) -> list[str]:
     """The optional fields of the mount that `path` is in."""
     best: tuple[int, list[str]] = (-1, [])
     for fields in _mounts("self").values():
-        place = fields[4].encode(errors="surrogateescape").decode("unicode_escape")
-        if path.resolve().is_relative_to(place) and len(place) >= best[0]:  # of two at one place the later one counts
-            best = (len(place), fields[6 : fields.index("-", 6)])
+        place = _place(fields)
+        if path.resolve().is_relative_to(place) and len(str(place)) >= best[0]:  # of two at one place the later counts
+            best = (len(str(place)), fields[6 : fields.index("-", 6)])
     return best[1]
+
+
+def _place(fields: list[str]) -> Path:
+    """Where a mount is. Blanks and the like are written as `\\040`, all else as it is."""
+    return Path(_ESCAPED.sub(lambda found: chr(int(found[1], 8)), fields[4]))
 
 
 def _mounts(process: str) -> dict[str, list[str]]:
