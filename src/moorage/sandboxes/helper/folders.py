@@ -24,7 +24,7 @@ OPEN_FOLDERS = 48
 TRIES = 100
 PART = 1000  # folders that are known by name at once
 RENAME_NOREPLACE = 1
-DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC  # for names that are no link
 REGULAR = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
@@ -34,20 +34,31 @@ class Refused(Exception):
 
 def open_folder(root: str, names: "Names", *, made: "Names | None" = None) -> int:
     """A descriptor of the folder at `names` below `root`. With `made`, those that are missing are made, and added."""
-    descriptor = os.open(root, DIRECTORY)
+    place = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for name in names:
             if made is not None:
                 with contextlib.suppress(FileExistsError):
-                    os.mkdir(name, dir_fd=descriptor)
+                    os.mkdir(name, dir_fd=place)
                     made.append(name)
-            inner = os.open(name, DIRECTORY, dir_fd=descriptor)
-            os.close(descriptor)
-            descriptor = inner
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
+            inner = find_folder(place, name)
+            os.close(place)
+            place = inner
+        return os.open(".", DIRECTORY, dir_fd=place)
+    finally:
+        os.close(place)
+
+
+def find_folder(parent: int, name: bytes) -> int:
+    """A descriptor that leads to the folder, whatever it allows.
+
+    Not with O_DIRECTORY: beside that, gVisor does not heed O_NOFOLLOW.
+    """
+    place = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    if not stat.S_ISDIR(os.fstat(place).st_mode):
+        os.close(place)
+        raise NotADirectoryError(errno.ENOTDIR, "not a folder")
+    return place
 
 
 @contextlib.contextmanager
@@ -240,7 +251,7 @@ def removed(parent: int, name: bytes) -> bool:
 
 def open_to_empty(parent: int, name: bytes) -> int:
     """Open a folder, and give ourselves the right to empty it if it is ours."""
-    place = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    place = find_folder(parent, name)
     try:
         if os.fstat(place).st_mode & 0o700 != 0o700:
             with contextlib.suppress(OSError):
