@@ -105,6 +105,8 @@ def _environment(home: str) -> Iterator[str]:
     values = {
         "PATH": f"{_TOOLS}:/usr/local/bin:/usr/bin:/bin",
         "HOME": home,
+        "USER": "agent",
+        "LOGNAME": "agent",
         "LANG": "C.UTF-8",
         "TMPDIR": "/tmp",  # noqa: S108
         "LD_LIBRARY_PATH": _LIBRARIES,
