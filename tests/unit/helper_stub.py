@@ -18,11 +18,15 @@ def report(number: int, **fields: object) -> bytes:
 
 
 class StubHelper:
-    """A channel: `heard` is what the server sent. It answers each order with `r`, and a kill with a clean report."""
+    """A channel: `heard` is what the server sent. It answers each order with `r`, and a kill with a clean report.
+
+    While it `takes` nothing, who sends it something waits.
+    """
 
     def __init__(self, *, obeys: bool = True, accepts: bool = True) -> None:
         self.heard: list[tuple[bytes, int, bytes]] = []
         self.closed = False
+        self.takes = True
         self._obeys = obeys
         self._accepts = accepts
         self._said: asyncio.Queue[bytes] = asyncio.Queue()
@@ -64,6 +68,8 @@ class StubHelper:
         kind, number, _ = HEADER.unpack_from(data)
         self.heard.append((kind, number, data[HEADER.size :]))
         self._news.set()
+        if not self.takes:
+            await asyncio.Event().wait()
         if kind == b"C" and self._accepts:
             self.say(frame(b"r", number))
         if kind == b"K" and self._obeys:

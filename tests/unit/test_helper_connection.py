@@ -237,6 +237,21 @@ class TestEnding:
         await connection.close()
         assert helper.closed
 
+    async def test_the_time_is_up_for_a_helper_that_takes_nothing_any_more_too(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """So stopped by what it runs, which writes on: what was allowed it in return would be sent for ever."""
+        monkeypatch.setattr(module, "_LATE_SECONDS", 0.0)
+        helper = StubHelper()
+        connection = await helper.open()
+        order = asyncio.create_task(connection.order(ORDER, time_limit=0.2))
+        await helper.hears(b"G")
+        helper.takes = False
+        helper.say(frame(b"o", 1, b"x" * CHUNK) * 2)
+        await helper.hears(b"W")
+        assert (await asyncio.wait_for(order, 30)).outcome is Outcome.TIMED_OUT
+        assert connection.lost
+
     async def test_who_must_clean_up_is_told_whatever_the_end(self) -> None:
         for last in (report(1, clean=False), b"", frame(b"x", 1, b"nonsense")):
             helper, calls = StubHelper(), 0

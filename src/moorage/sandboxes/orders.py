@@ -116,7 +116,9 @@ class OpenOrder:
             raise SandboxGone("The sandbox was gone before the command could start.")
         check_in_time()  # the last moment: a process that was frozen has now heard of it
         self.started = True
-        await self._send(b"G", self.number, b"")
+        with suppress(TimeoutError):  # then it is on its way, to a helper that takes nothing now: time limits see to it
+            async with asyncio.timeout(start_seconds):
+                await self._send(b"G", self.number, b"")
         return True
 
     def set_time_limit(self, seconds: float | None) -> None:
@@ -135,13 +137,15 @@ class OpenOrder:
         return self
 
     async def __anext__(self) -> tuple[bytes, bytes]:
-        await self._allow_more()
+        if not await self._in_time(self._allow_more()):
+            self.late = True
+            raise StopAsyncIteration
         while not self._pieces:
             if self._feeding and self._feeding.done() and not self._feeding.cancelled():
                 self._feeding.result()
             if self.ended or self.late:
                 raise StopAsyncIteration
-            self.late = not await self._wait_in_time()
+            self.late = not await self._in_time(self._wait(self._news))
         kind, piece = self._pieces.popleft()
         self._taken = len(piece)
         return kind, bytes(piece)
@@ -196,13 +200,14 @@ class OpenOrder:
             self._allowed += due
             await self._send(b"W", self.number, CREDIT_BYTES.pack(due))
 
-    async def _wait_in_time(self) -> bool:
+    async def _in_time(self, work: Awaitable[None]) -> bool:
+        """A helper that takes nothing any more holds up whoever sends, too."""
         if self._deadline is None:
-            await self._wait(self._news)
+            await work
             return True
         try:
             async with asyncio.timeout(self._deadline - time.monotonic()):
-                await self._wait(self._news)
+                await work
         except TimeoutError:
             return False
         return True

@@ -41,8 +41,8 @@ class ExecChannel:
             self._complaint = (self._complaint + data)[-_COMPLAINT_BYTES:]
 
     async def close(self) -> str:
-        """Ends the helper's stdin too, which makes it kill its commands."""
-        self._writer.close()
+        """Ends the helper's stdin too, which makes it kill its commands. What it has not taken is not waited for."""
+        self._writer.transport.abort()
         return self._complaint.decode(errors="replace").strip()
 
 
