@@ -1,5 +1,6 @@
 """The one table from domain errors to HTTP: RFC 9457 problem details, never an echo of the input."""
 
+import asyncio
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
@@ -52,6 +53,7 @@ _PATH_STATUS = {
     "no_space": 507,
 }
 _CODES = {404: "not_found", 405: "method_not_allowed", 416: "no_such_part"}
+_GIVEN_UP = "The server stopped while it worked on this, which may or may not have taken effect: try again in a moment"
 _MAX_FIELD_ERRORS = 20
 _FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 _MESSAGES = {"union_tag_invalid": "Input tag is not one of those expected"}  # pydantic's own repeats the input
@@ -93,6 +95,12 @@ class ErrorEdge:
             await self._app(scope, receive, watched)
         except ClientDisconnect:
             return  # in the middle of its own request: nobody is left to be answered
+        except asyncio.CancelledError:  # the server stops, and has waited for this request for long enough
+            log.warning("request_given_up", path=scope["path"])
+            if not started:
+                await (await _app_error(Request(scope), Unavailable(_GIVEN_UP, code="server_stopping")))(
+                    scope, receive, send
+                )
         except Exception as error:  # noqa: BLE001 -- the edge
             response = await _unknown(Request(scope), error)
             if not started:  # else the server cuts the connection, and the client sees that the answer is not whole

@@ -1,9 +1,8 @@
 """Folders in which something may be mounted."""
 
 import shutil
+import subprocess
 from pathlib import Path
-
-from moorage.adapters.folders.mounts import unmount
 
 
 def remove_with_mounts(folder: Path) -> None:
@@ -12,5 +11,5 @@ def remove_with_mounts(folder: Path) -> None:
     for line in reversed(lines):
         place = Path(line.split(" ")[4])
         if place.is_relative_to(folder):
-            unmount(place)
+            subprocess.run(["umount", "--lazy", place], check=False, capture_output=True)
     shutil.rmtree(folder, ignore_errors=True)

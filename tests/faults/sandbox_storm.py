@@ -86,8 +86,8 @@ async def open_scene(
 
 async def storm(scene: Scene, *, faults: int, tell: Tell, only: str | None = None) -> Aftermath:
     """So many faults at random moments; raises AssertionError for what was lost, doubled or left."""
-    chosen = possible(scene)
-    names = [only or scene.rng.choice(sorted(chosen)) for _ in range(faults)]
+    chosen = possible(scene, only=only)
+    names = [scene.rng.choice(sorted(chosen)) for _ in range(faults)]
     over = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         work = [group.create_task(tenant.work(over)) for tenant in scene.tenants]
