@@ -231,6 +231,18 @@ async def test_who_has_used_up_the_space_adds_nothing_and_may_take_what_is_there
             await snapshots.get(thread, first.snapshot_id)
 
 
+async def test_links_and_folders_take_up_space_too(
+    database: Database, store: SnapshotFiles, places: FolderPlaces
+) -> None:
+    limits = SnapshotLimits(LIMITS.bounds, user_bytes=50_000)
+    snapshots = Snapshots(PostgresSnapshots(database), store, places, limits, profile_of=small)
+    async with a_thread(database, places, a="x" * 100_000) as (_, thread):
+        await snapshots.take(thread)
+        (places.path(thread.thread_id) / "link").symlink_to("x" * 1000)
+        with pytest.raises(SnapshotSpaceUsedUp):
+            await snapshots.take(thread)
+
+
 async def test_of_a_thread_the_newest_are_kept(
     database: Database, places: FolderPlaces, snapshots: Snapshots, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -364,6 +364,13 @@ def test_nobody_has_to_listen_to_ten_million_entries() -> None:
     assert refused.value.code == "too_many_files"
 
 
+def test_nobody_has_to_remember_hundreds_of_megabytes_of_names() -> None:
+    links = (json.dumps(["l", str(number), "x" * 4000]).encode() + b"\n" for number in range(100_000))
+    with pytest.raises(TreeRefused) as refused:
+        told(links, TreeBounds(max_files=100_000, max_bytes=10))
+    assert refused.value.code == "too_many_files"
+
+
 def test_files_longer_than_allowed_in_all_are_refused() -> None:
     reader = ListingReader(TreeBounds(max_files=100, max_bytes=10))
     reader.feed(b'["f","a",420,6,1,1,1]\n')

@@ -15,6 +15,7 @@ DEEPEST = 256
 LONGEST_PATH = 4096
 _LONGEST_LINE = 64 * 1024  # a byte of a path may take six in JSON, and a link has two
 _LONGEST_NAME = 255
+_MOST_NAMES = 32 * 1024 * 1024  # bytes of all paths and links: a snapshot's are in memory together
 _ELSEWHERE = frozenset({b"", b".", b".."})
 _MODES = 0o1777
 _LARGEST = 2**63
@@ -133,6 +134,7 @@ class ListingReader:
         self._paths: set[bytes] = set()
         self._folders: set[bytes] = {b""}
         self._bytes = 0
+        self._names = 0
         self._left_out: int | None = None
 
     def feed(self, data: bytes) -> None:
@@ -167,8 +169,11 @@ class ListingReader:
         if entry.type == "dir":
             self._folders.add(entry.path)
         self._bytes += entry.size
+        self._names += len(entry.path) + len(entry.target)
         if len(self._paths) > self._bounds.max_files:
             raise TreeRefused(f"There are more than {self._bounds.max_files} files", code="too_many_files")
+        if self._names > _MOST_NAMES:
+            raise TreeRefused("The names of the files and folders are too long in all", code="too_many_files")
         if self._bytes > self._bounds.max_bytes:
             megabytes = self._bounds.max_bytes // (1024 * 1024)
             raise TreeRefused(f"The files are longer than {megabytes} MiB in all", code="workspace_too_large")

@@ -186,15 +186,22 @@ class Snapshots:
     ) -> AsyncGenerator[tuple[NewSnapshot, bool]]:
         """A snapshot that is kept while this is open, so that its row can come; and whether it tells anything new."""
         async with self._turn(owner), self._objects.open(owner) as objects:
+            is_full = await self._is_full(owner)
             earlier = await self._earlier(owner, thread_id, objects)
-            picture = await self._picture(owner, thread_id, objects, earlier)
-            digest = await keep_manifest(objects, picture.manifest)
+            picture = await self._picture(thread_id, objects, earlier, is_full=is_full)
             is_new = earlier is None or not await asyncio.to_thread(picture.manifest.same_as, earlier)
+            if is_new and is_full:  # a tree of links and folders takes up space, too, though nothing of it was fetched
+                raise self._no_space()
+            digest = await keep_manifest(objects, picture.manifest)
             yield _new(kind, digest, picture), is_new
 
     async def _picture(
-        self, owner: UserId, thread_id: ThreadId, objects: UserObjects, earlier: Manifest | None
+        self, thread_id: ThreadId, objects: UserObjects, earlier: Manifest | None, *, is_full: bool
     ) -> Picture:
+        async def check_space() -> None:
+            if is_full:
+                raise self._no_space()
+
         if not await self._places.has_files(thread_id):
             return Picture()
         return await take(
@@ -202,7 +209,7 @@ class Snapshots:
             objects,
             earlier=earlier or Manifest(),
             bounds=self._limits.bounds,
-            before_fetch=lambda: self._check_space(owner),
+            before_fetch=check_space,
         )
 
     async def _earlier(self, owner: UserId, thread_id: ThreadId, objects: UserObjects) -> Manifest | None:
@@ -215,11 +222,13 @@ class Snapshots:
             log.error("snapshot_damaged", thread_id=thread_id, snapshot_id=newest.snapshot_id, reason=error.detail)
             return None
 
-    async def _check_space(self, owner: UserId) -> None:
+    async def _is_full(self, owner: UserId) -> bool:
         limit = self._limits.user_bytes
-        if limit and await self._objects.used_bytes(owner) > limit:
-            megabytes = limit // (1024 * 1024)
-            raise SnapshotSpaceUsedUp(f"Your snapshots take up more than {megabytes} MiB: delete some")
+        return bool(limit) and await self._objects.used_bytes(owner) > limit
+
+    def _no_space(self) -> SnapshotSpaceUsedUp:
+        megabytes = self._limits.user_bytes // (1024 * 1024)
+        return SnapshotSpaceUsedUp(f"Your snapshots take up more than {megabytes} MiB: delete some")
 
     async def _plant_changed(
         self, manifest: Manifest, thread_id: ThreadId, trees: Trees, objects: UserObjects
