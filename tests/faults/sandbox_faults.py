@@ -98,6 +98,17 @@ async def kill_everybody(scene: Scene) -> None:
         await server.until_ready()
 
 
+async def restart_everybody(scene: Scene) -> None:
+    everybody = [*scene.servers, scene.worker]
+    for server in everybody:
+        server.terminate()
+    for server in everybody:
+        assert await server.until_ended() == 0
+        server.launch()
+    for server in everybody:
+        await server.until_ready()
+
+
 async def freeze_server(scene: Scene) -> None:
     await _freeze(scene, scene.rng.choice(scene.servers))
 

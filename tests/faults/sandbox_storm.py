@@ -12,7 +12,7 @@ from typing import Literal
 
 from tests.faults.checkers import check
 from tests.faults.leftovers import Machine, removed_threads_left
-from tests.faults.sandbox_faults import Engine, Scene, possible
+from tests.faults.sandbox_faults import Engine, Scene, possible, restart_everybody
 from tests.faults.tenant import Tenant, outcomes
 from tests.faults.waiting import eventually
 from tests.faults.world import World
@@ -84,8 +84,11 @@ async def open_scene(
         machine.clear()
 
 
-async def storm(scene: Scene, *, faults: int, tell: Tell, only: str | None = None) -> Aftermath:
-    """So many faults at random moments; raises AssertionError for what was lost, doubled or left."""
+async def storm(scene: Scene, *, faults: int, tell: Tell, only: str | None = None, restart: bool = False) -> Aftermath:
+    """So many faults at random moments; raises AssertionError for what was lost, doubled or left.
+
+    With `restart` all servers are asked to stop and started again after it, which clears up sooner than their sweeps.
+    """
     chosen = possible(scene, only=only)
     names = [scene.rng.choice(sorted(chosen)) for _ in range(faults)]
     over = asyncio.Event()
@@ -100,6 +103,8 @@ async def storm(scene: Scene, *, faults: int, tell: Tell, only: str | None = Non
         await asyncio.wait(work)
     rested = time.monotonic()
     tell(f"all at rest after {rested - ended:.1f} s")
+    if restart:
+        await restart_everybody(scene)
     await _until_nothing_is_left(scene)
     cleared = time.monotonic()
     tell(f"nothing left after {cleared - rested:.1f} s")
