@@ -1,4 +1,4 @@
-"""Sandboxes while those who keep them die, race, freeze and delete. `python -m tests.chaos --sandboxes` takes longer."""
+"""Sandboxes while those who keep them die, race, freeze and delete; `python -m tests.chaos --sandboxes` is longer."""
 
 import asyncio
 import uuid
