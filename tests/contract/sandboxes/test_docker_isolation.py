@@ -1,10 +1,13 @@
 """What code inside a container can do, tried from inside through the agent's own helper, under each runtime."""
 
+import asyncio
+import ctypes
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import pytest
 from tests.contract.sandboxes.dock import SMALL, Dock, open_dock, runtimes
+from tests.contract.sandboxes.harness import eventually
 
 from moorage.ids import ThreadId
 from moorage.sandboxes.port import CommandResult
@@ -68,6 +71,21 @@ def call(name, *args):
         os._exit(0)
     print(name, "worked" if result >= 0 else errno.errorcode[ctypes.get_errno()], flush=True)
 """
+_SEIZE = """
+import os
+open("looking", "w").close()
+known = set(os.listdir("/proc"))
+while not os.path.exists("enough"):
+    for name in set(os.listdir("/proc")) - known:
+        if name.isdigit():
+            try:
+                os.close(os.open(f"/proc/{name}/mem", os.O_RDWR))
+                print(*open(f"/proc/{name}/cmdline").read().split(chr(0))[:3])
+                known.add(name)
+            except OSError:
+                pass
+"""
+_LANDLOCK_THAT_WILL_DO = 2
 _INT_80 = """
 import ctypes, mmap, os
 page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
@@ -78,6 +96,11 @@ if child == 0:
     os._exit(0)
 print("signal", os.WTERMSIG(os.waitpid(child, 0)[1]))
 """
+
+
+def _landlock_version() -> int:
+    """0 or less: there is none."""
+    return ctypes.CDLL(None).syscall(444, None, ctypes.c_size_t(0), 1)
 
 
 @pytest.fixture(scope="module", params=runtimes())
@@ -282,6 +305,19 @@ class TestProcessesAndNetwork:
         await dock.run(other, f"setsid sleep {mark} >/dev/null 2>&1 & sleep 0")
         seen = await sh("cat /proc/[0-9]*/cmdline | tr '\\0' ' '")
         assert mark not in seen.output
+
+    async def test_a_helper_that_is_just_starting_cannot_be_got_hold_of(
+        self, runtime: str, dock: Dock, thread_id: ThreadId, sh: Sh
+    ) -> None:
+        """Another process of the server opens one whenever it likes, next to a command that waits for it."""
+        if runtime == "runc" and _landlock_version() < _LANDLOCK_THAT_WILL_DO:
+            pytest.skip("this kernel cannot keep processes of one uid apart")
+        seizing = asyncio.create_task(python(sh, _SEIZE))
+        assert await eventually((dock.folders.path(thread_id) / "looking").exists, within=20)
+        for _ in range(3):
+            await dock.run(thread_id, "true")
+        await dock.run(thread_id, "touch enough")
+        assert [line for line in await seizing if "-I" in line] == []
 
     async def test_it_has_its_own_ipc_and_names(self, sh: Sh) -> None:
         assert (await sh("hostname")).output == "sandbox\n"

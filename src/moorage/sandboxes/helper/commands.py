@@ -143,6 +143,7 @@ def _none() -> "set[int]":
 
 
 def run(link: Link, order: "dict[str, Any]") -> "dict[str, object]":
+    processes.see_nothing_outside()
     # Where orphans do not become ours, those of a command that runs at the same time are taken for ours too.
     orphans = _none if processes.become_subreaper() else processes.orphans
     ended = processes.wake_up_at_the_end_of_children()
