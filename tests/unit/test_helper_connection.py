@@ -331,6 +331,19 @@ class TestDistrust:
         assert (await order).exit_code == 4
         await connection.close()
 
+    @pytest.mark.parametrize("number", [1, 77])
+    @pytest.mark.parametrize("kind", [b"r", b"w", b"o"])
+    async def test_who_says_nothing_without_end_is_not_listened_to(self, kind: bytes, number: int) -> None:
+        helper = StubHelper()
+        connection = await helper.open()
+        order = asyncio.create_task(connection.order(ORDER, time_limit=60))
+        await helper.hears(b"G")
+        nothing = frame(kind, number, CREDIT_BYTES.pack(0) if kind == b"w" else b"")
+        while not connection.lost:
+            helper.say(nothing * 1000)
+            await asyncio.sleep(0)
+        assert (await order).outcome is Outcome.LOST
+
     async def test_a_report_is_believed_in_its_bounds_only(self) -> None:
         helper = StubHelper()
         connection = await helper.open()

@@ -19,11 +19,15 @@ from moorage.sandboxes.reports import Report
 from moorage.telemetry import get_logger
 
 _VERSION = 1
+_TELLING = (b"o", b"e", b"x")
 _HELLO_SECONDS = 10.0
 _START_SECONDS = 10.0
 _KILL_SECONDS = 1.2
 _LATE_SECONDS = 5.0  # after which the helper, which keeps the time itself, is not waited for any more
 _COMPLAINT = 500
+_LARGE = 16 * 1024
+_MOST_NOISE = 10_000  # frames that carry nothing, beside those that answer what was sent
+_NOISE_EACH = 1000  # of a connection from inside, whose program may write on while it is being ended
 
 log = get_logger(__name__)
 
@@ -47,6 +51,7 @@ class HelperConnection:
         self._last_number = 0
         self._received = bytearray()
         self._ready = asyncio.Event()
+        self._patience = _MOST_NOISE
         self._greeted = False
         self._left = False
         self._serving: set[asyncio.Task[None]] = set()
@@ -142,6 +147,7 @@ class HelperConnection:
             log.error("helper_failed", detail=str(talk.report.data.get("detail"))[:_COMPLAINT])
 
     async def _send(self, kind: bytes, number: int, payload: bytes) -> None:
+        self._patience += 1
         await self._channel.send(HEADER.pack(kind, number, len(payload)) + payload)
 
     def _give_up(self, reason: str) -> None:
@@ -156,6 +162,8 @@ class HelperConnection:
         try:
             while data := await self._channel.receive():
                 self._take_all(data)
+                if len(data) > _LARGE:  # more may be there already: others have their turn
+                    await asyncio.sleep(0)
         except ValueError as error:
             log.warning("helper_distrusted", reason=str(error)[:_COMPLAINT])
         finally:
@@ -198,9 +206,16 @@ class HelperConnection:
     def _take(self, kind: bytes, number: int, payload: bytes) -> None:
         if not self._greeted:
             self._greet(kind, payload)
-        elif kind == b"n":
+            return
+        if kind == b"n":
             self._connect(number)
-        elif talk := self._open.get(number):  # else one that was not waited for any more
+            return
+        talk = self._open.get(number)
+        if talk is None or kind not in _TELLING or not payload:
+            self._patience -= 1
+            if self._patience < 0:
+                raise ValueError("too much that means nothing")
+        if talk is not None:  # else one that is not waited for any more
             talk.take(kind, payload)
 
     def _greet(self, kind: bytes, payload: bytes) -> None:
@@ -218,6 +233,7 @@ class HelperConnection:
             raise ValueError("a connection that nobody wants")
         if sum(1 for other in self._open if other & FROM_INSIDE) >= MOST_CONNECTIONS:
             raise ValueError("too many connections")
+        self._patience += _NOISE_EACH
         talk = self._open[number] = OpenOrder(number, self._send)
         task = asyncio.create_task(self._serve(talk, self._on_connection))
         self._serving.add(task)
