@@ -265,6 +265,9 @@ def _refuse_contradictions(settings: Settings) -> None:
             "SANDBOX_BROKER": settings.sandbox_broker,
             "SANDBOX_RUNTIME": settings.sandbox_runtime,
             "SANDBOX_WARM": settings.sandbox_warm,
+            "SANDBOX_MAX_RUNNING": settings.sandbox_max_running,
+            "SANDBOX_MAX_RUNNING_PER_USER": settings.sandbox_max_running_per_user,
+            "SANDBOX_PACKAGES_DIR": settings.sandbox_packages_dir,
         }
         for name, value in of_engines.items():
             if value:

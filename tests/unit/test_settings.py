@@ -208,6 +208,8 @@ def test_the_secret_of_webhooks_is_long() -> None:
     [
         ({"SANDBOX": "bubblewrap", "SANDBOX_WARM": "2"}, "SANDBOX_WARM"),
         ({"SANDBOX": "bubblewrap", "SANDBOX_RUNTIME": "runsc"}, "SANDBOX_RUNTIME"),
+        ({"SANDBOX": "bubblewrap", "SANDBOX_MAX_RUNNING": "2"}, "SANDBOX_MAX_RUNNING"),
+        ({"SANDBOX": "bubblewrap", "SANDBOX_PACKAGES_DIR": "/srv/wheels"}, "SANDBOX_PACKAGES_DIR"),
         ({"SANDBOX": "bubblewrap", "SANDBOX_BROKER": "/run/moorage/sandboxd.sock"}, "SANDBOX_BROKER"),
         ({"SANDBOX_ALLOW": "pypi.org:443"}, "SANDBOX_NETWORK=allowlist"),
         ({"SANDBOX_NETWORK": "allowlist"}, "SANDBOX_ALLOW"),

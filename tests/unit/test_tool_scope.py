@@ -169,3 +169,12 @@ def test_an_agent_with_all_tools_is_told_of_all() -> None:
     prompt = system_prompt(AGENT_TOOLS, workspace="/w", shared="/s", command_seconds=60)
     assert "- Tools: ls, read_file, write_file, edit_file, delete, glob and grep work on files; execute runs" in prompt
     assert prompt.count("/w") == 2
+    assert "there is no network" in prompt
+
+
+def test_an_agent_with_a_way_out_is_told_where_it_leads() -> None:
+    prompt = system_prompt(
+        AGENT_TOOLS, workspace="/w", shared="/s", command_seconds=60, reachable=("pypi.org:443", "*.example.org:443")
+    )
+    assert "only these can be reached: pypi.org:443, *.example.org:443" in prompt
+    assert "no network" not in prompt

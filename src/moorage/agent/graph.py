@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -37,10 +37,19 @@ class Todos(TodoListMiddleware):
 
 
 @dataclass(frozen=True, slots=True)
+class ProfileParts:
+    """What belongs to one sandbox profile. `reachable`: the `host:port`s that commands may reach."""
+
+    backend: BaseSandbox
+    gate: Gate
+    reachable: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
 class AgentParts:
     """What all agents share. `model` builds a chat model from `provider:name`.
 
-    `for_profile` makes the backend and the gate of a sandbox profile; without, those given serve all.
+    `for_profile` makes what differs from one sandbox profile to another; without, what is given serves all.
     """
 
     backend: BaseSandbox
@@ -51,14 +60,15 @@ class AgentParts:
     shared: str = "/shared"
     command_seconds: int = 60
     allow_auto: bool = False
-    for_profile: Callable[[str], tuple[BaseSandbox, Gate]] | None = None
+    reachable: Sequence[str] = ()
+    for_profile: Callable[[str], "ProfileParts"] | None = None
 
     def under(self, profile: str) -> "AgentParts":
         """The same for agents that work in sandboxes of this profile."""
         if self.for_profile is None:
             return self
-        backend, gate = self.for_profile(profile)
-        return replace(self, backend=backend, gate=gate)
+        own = self.for_profile(profile)
+        return replace(self, backend=own.backend, gate=own.gate, reachable=own.reachable)
 
 
 class Agents:
@@ -170,6 +180,10 @@ def _backend(parts: AgentParts) -> CompositeBackend:
 
 def _prompt(instruction: str, scope: ToolScope, parts: AgentParts) -> str:
     shared = system_prompt(
-        scope.offered, workspace=parts.workspace, shared=parts.shared, command_seconds=parts.command_seconds
+        scope.offered,
+        workspace=parts.workspace,
+        shared=parts.shared,
+        command_seconds=parts.command_seconds,
+        reachable=parts.reachable,
     )
     return f"{instruction}\n\n{shared}".strip()

@@ -7,7 +7,7 @@ from typing import Any
 
 from moorage.agent.backend import ThreadSandbox
 from moorage.agent.gate import Gate
-from moorage.agent.graph import AgentParts, Agents
+from moorage.agent.graph import AgentParts, Agents, ProfileParts
 from moorage.agent.models import SCRIPTED, ModelConfig, build_model, default_model_name
 from moorage.assistants import Assistant, Assistants, Policy, get_assistant
 from moorage.errors import InvalidInput
@@ -28,10 +28,11 @@ async def make_agents(
         scripted = await stack.enter_async_context(serve_scripted_model())
     config = model_config(settings, scripted_base_url=scripted)
     for_profile = partial(_parts_of_profile, settings, sandboxes, profiles)
-    backend, gate = for_profile(DEFAULT_PROFILE)
+    own = for_profile(DEFAULT_PROFILE)
     parts = AgentParts(
-        backend=backend,
-        gate=gate,
+        backend=own.backend,
+        gate=own.gate,
+        reachable=own.reachable,
         model=lambda model: build_model(model, config),
         default_model=name,
         workspace=settings.container_workspace_dir,
@@ -78,13 +79,13 @@ async def load_for_run(
 
 def _parts_of_profile(
     settings: Settings, sandboxes: Sandboxes, profiles: Mapping[str, SandboxProfile], name: str
-) -> tuple[ThreadSandbox, Gate]:
+) -> ProfileParts:
     profile = profiles.get(name)
     if profile is None:
         raise InvalidInput(f"There is no sandbox profile {name} any more")
     seconds = settings.sandbox_command_seconds
     backend = ThreadSandbox(sandboxes, profile=name, default_time_limit=seconds)
-    return backend, Gate(facts=_facts(settings, sandboxes, profile))
+    return ProfileParts(backend, Gate(facts=_facts(settings, sandboxes, profile)), profile.allow)
 
 
 def _facts(settings: Settings, sandboxes: Sandboxes, profile: SandboxProfile) -> dict[str, Any]:
