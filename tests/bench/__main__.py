@@ -44,6 +44,7 @@ def main() -> None:
     print(f"200 streams of 20 tokens/s: p99 dilation {streams['dilation_p99']}, {streams['failed']} failed")
     print(f"server's resident memory after that: {int(memory) // 1024} MiB")
     _print_durable(_run("durable.py"))
+    _print_sandboxes(_run("sandboxes.py"))
 
 
 def _print_durable(cost: dict[str, Any]) -> None:
@@ -56,6 +57,23 @@ def _print_durable(cost: dict[str, Any]) -> None:
     print(f"claims: {cost['claims_per_s']}/s, {cost['claims_over_commits']} x bare commits")
     print(f"events, each waited for: {cost['events_per_s']}/s, {cost['events_over_commits']} x bare commits")
     print(f"replay of 10 000 events: {cost['replay_ms']} ms, {cost['replay_over_select']} x one bare SELECT")
+
+
+def _print_sandboxes(cost: dict[str, Any]) -> None:
+    print(
+        f"a command in a sandbox: {cost['command_ms']['p50']} ms p50, {cost['command_ms']['p99']} p99; by the engine's "
+        f"exec {cost['docker_exec_ms']['p50']}, {cost['docker_exec_over_command']} x; 64 at once {cost['64_at_once_ms']}"
+    )
+    cold, warm = cost["first_command_cold_ms"], cost["first_command_warm_ms"]
+    print(f"a thread's first command: {cold['p50']} ms p50; with a warm container {warm['p50']}")
+    print(f"200 MiB of files: {cost['upload_mib_per_s']} MiB/s up, {cost['download_mib_per_s']} down")
+    print(f"an idle sandbox: {cost['idle_sandbox_mib']} MiB")
+    for name, flood in cost["floods"].items():
+        if isinstance(flood, dict):
+            print(
+                f"beside {name}: another tenant's commands {flood['others_p95_over_calm']} x (p95), this process "
+                f"+{flood['memory_grew_mib']} MiB, the next command {flood['next_command_ms']} ms"
+            )
 
 
 def _start(folder: Path) -> subprocess.Popen[bytes]:

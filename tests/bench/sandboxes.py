@@ -63,7 +63,7 @@ async def main() -> None:
         async with _sandboxes(arguments, warm=2) as (sandboxes, provider):
             await _true(await sandboxes.acquire(new_thread_id(_OWNER)))  # from now on one stands ready for this user
             figures["first_command_warm_ms"] = await _first_commands(sandboxes, pause=_until_warm)
-    print(json.dumps(figures, indent=1))
+    print(json.dumps(figures))
 
 
 @asynccontextmanager

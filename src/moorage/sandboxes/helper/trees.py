@@ -38,7 +38,6 @@ LONGEST_PATH = 4096
 ASIDE = ".moorage-planting-"
 REST_NS = 20_000_000  # twice the longest tick of a kernel's clock: a change after that has another time
 REST_SECONDS = 0.05
-FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 WHOLE, YOUNG, CHANGED, UNREADABLE = range(4)
 
 
