@@ -23,6 +23,7 @@ _REST_SECONDS = 180
 _NOTHING_LEFT_SECONDS = 120
 _IDLE_MINUTES = 0.2
 _COMMAND_SECONDS = 15
+_QUOTED = 100
 
 type Kind = Literal["docker", "broker", "bubblewrap"]
 type Tell = Callable[[str], None]
@@ -35,6 +36,7 @@ class Aftermath:
     faults: Counter[str]
     done: Counter[str]
     commands: Counter[str]
+    failures: Counter[str]
     lines: int
     removed: int
     rested: float
@@ -43,7 +45,8 @@ class Aftermath:
     def __str__(self) -> str:
         return (
             f"{self.faults.total()} faults {dict(self.faults)}; {dict(self.done)}; commands ended "
-            f"{dict(self.commands)}, {self.lines} lines found; {self.removed} threads deleted; all at rest after "
+            f"{dict(self.commands)}, failures told {dict(self.failures)}, "
+            f"{self.lines} lines found; {self.removed} threads deleted; all at rest after "
             f"{self.rested:.1f} s, nothing left on the machine {self.cleared:.1f} s later"
         )
 
@@ -90,7 +93,7 @@ async def storm(scene: Scene, *, faults: int, tell: Tell, only: str | None = Non
     With `restart` all servers are asked to stop and started again after it, which clears up sooner than their sweeps.
     """
     chosen = possible(scene, only=only)
-    names = [scene.rng.choice(sorted(chosen)) for _ in range(faults)]
+    names = deal(sorted(chosen), faults, scene.rng)
     over = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         work = [group.create_task(tenant.work(over)) for tenant in scene.tenants]
@@ -115,11 +118,20 @@ async def storm(scene: Scene, *, faults: int, tell: Tell, only: str | None = Non
         faults=Counter(names),
         done=sum((tenant.counts for tenant in scene.tenants), Counter[str]()),
         commands=ends,
+        failures=_failures(scene),
         lines=sum(tenant.lines for tenant in scene.tenants),
         removed=len(scene.removed),
         rested=rested - ended,
         cleared=cleared - rested,
     )
+
+
+def deal(names: list[str], count: int, rng: Random) -> list[str]:
+    """So many in random order, each as often as the others."""
+    dealt: list[str] = []
+    while len(dealt) < count:
+        dealt += rng.sample(names, len(names))
+    return dealt[:count]
 
 
 async def _until_nothing_is_left(scene: Scene) -> None:
@@ -135,6 +147,12 @@ async def _until_nothing_is_left(scene: Scene) -> None:
         await eventually(nothing, seconds=_NOTHING_LEFT_SECONDS, what="nothing is left")
     except AssertionError:
         raise AssertionError("left after two minutes:\n" + "\n".join(left)) from None
+
+
+def _failures(scene: Scene) -> Counter[str]:
+    """What the model was told of commands that did not succeed, without what these had said themselves."""
+    results = [event.data for tenant in scene.tenants for event in tenant.thread.events if event.type == "tool_result"]
+    return Counter(str(data["result"])[-_QUOTED:].strip() for data in results if data["status"] != "success")
 
 
 async def _check(scene: Scene, tenant: Tenant) -> None:
