@@ -62,7 +62,8 @@ def _print_durable(cost: dict[str, Any]) -> None:
 def _print_sandboxes(cost: dict[str, Any]) -> None:
     print(
         f"a command in a sandbox: {cost['command_ms']['p50']} ms p50, {cost['command_ms']['p99']} p99; by the engine's "
-        f"exec {cost['docker_exec_ms']['p50']}, {cost['docker_exec_over_command']} x; 64 at once {cost['64_at_once_ms']}"
+        f"exec {cost['docker_exec_ms']['p50']}, {cost['docker_exec_over_command']} x; "
+        f"64 at once {cost['64_at_once_ms']}"
     )
     cold, warm = cost["first_command_cold_ms"], cost["first_command_warm_ms"]
     print(f"a thread's first command: {cold['p50']} ms p50; with a warm container {warm['p50']}")

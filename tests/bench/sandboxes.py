@@ -213,7 +213,7 @@ async def _floods(sandboxes: Sandboxes) -> dict[str, Any]:
     calm = _p95([await _timed(lambda: _true(good)) for _ in range(100)])
     floods = {
         "output_1gb": "head -c 1000000000 /dev/zero",
-        "fork_bomb": "f(){ f|f& };f; sleep 4",
+        "fork_bomb": "f(){ f|f& }; f; while :; do :; done",
         "memory_bomb": "python3 -c 'x=[]\nwhile 1: x.append(bytearray(10**7))'",
         "disk_fill": "head -c 3000000000 /dev/zero > /workspace/fill",
         "inode_fill": "i=0; while mkdir /workspace/d$i; do i=$((i+1)); done",
