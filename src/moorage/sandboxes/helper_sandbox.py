@@ -28,6 +28,7 @@ from moorage.sandboxes.reports import Report
 from moorage.sandboxes.tree_access import HelperTrees
 
 _OVERSHOOT = 1024 * 1024  # what may have been under way when a command was found to write too much
+_LONGEST_PATH = 4096
 _PATH_ERRORS = {
     "file_not_found": "There is no such file.",
     "is_directory": "This is a directory, not a file.",
@@ -208,8 +209,8 @@ def _check_command(command: str) -> None:
 
 
 def _check_path(path: str) -> None:
-    if not path.startswith("/") or "\0" in path:
-        raise PathError("A path must be absolute.", code="invalid_path")
+    if not path.startswith("/") or "\0" in path or len(path) > _LONGEST_PATH:
+        raise PathError("A path must be absolute, and one that a kernel takes.", code="invalid_path")
 
 
 def _raise_for(report: Report) -> None:

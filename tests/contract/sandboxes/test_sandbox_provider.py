@@ -293,6 +293,7 @@ class TestFiles:
             ("relative", "invalid_path"),
             ("/workspace/nul\0", "invalid_path"),
             ("/workspace/" + "x" * 5000, "invalid_path"),
+            ("/workspace/" + "\1" * 200_000, "invalid_path"),
             ("/workspace/long", "file_too_large"),
         ],
     )

@@ -22,6 +22,7 @@ from moorage.sandboxes.port import AgentIdentity, SandboxUnavailable, StaleClaim
 
 _SMALLEST_UID = 10_000
 _FEWEST_UIDS = 1000
+_NOBODY = 65534
 _BUSY_SECONDS = 30.0
 _UNUSED_SECONDS = 3600  # after which an identity whose folder never came is free again
 _KEPT_NOTES = 50
@@ -51,6 +52,8 @@ def uid_range(text: str) -> range:
     if not (first.isdecimal() and last.isdecimal() and first.isascii() and last.isascii()):
         raise InvalidInput("SANDBOX_UID_RANGE must be two numbers, such as 200000-265535")
     uids = range(int(first), int(last) + 1)
+    if _NOBODY in uids:
+        raise InvalidInput(f"SANDBOX_UID_RANGE must not hold {_NOBODY}: the first process of each sandbox has it")
     if len(uids) < _FEWEST_UIDS or uids.start < _SMALLEST_UID or uids.stop > 2**31:
         raise InvalidInput(f"SANDBOX_UID_RANGE must hold {_FEWEST_UIDS} ids or more, none below {_SMALLEST_UID}")
     return uids
