@@ -17,7 +17,7 @@ from tests.integration.folders_harness import ALICE, SMALL, World, as_agent, ope
 from moorage.adapters.folders import Folders, Place, mounts
 from moorage.adapters.folders.layout import image_of
 from moorage.errors import Conflict
-from moorage.ids import ThreadId
+from moorage.ids import ThreadId, user_place
 from moorage.sandboxes.port import SandboxUnavailable
 
 MOST_STEPS = 200
@@ -353,3 +353,14 @@ def test_unmounting_what_is_no_mount_is_no_error(world: World) -> None:
 def _python(program: str, *arguments: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     command = [*before, sys.executable, "-c", program, *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_what_is_mounted_is_told_and_a_shared_folder_only_when_it_is_alone(world: World, folders: Folders) -> None:
+    first, spare = prepared(folders), folders.prepare_spare(ALICE, SMALL)
+    assert folders.mounted() == [ThreadId(first.name)]
+    mounts.unmount(first.workspace.path)
+    assert folders.mounted() == []
+    mounts.unmount(spare.workspace.path)
+    assert folders.mounted() == [user_place(ALICE)]
+    folders.release(user_place(ALICE))
+    assert folders.mounted() == []

@@ -139,11 +139,15 @@ class Folders:
         return [ThreadId(found.name) for found in places_on_disk(self._root) if not is_spare(found.name)]
 
     def mounted(self) -> list[ThreadId]:
-        """The threads, and the users' own places, whose folders cost what `release` lets go of."""
+        """The threads whose folders cost what `release` lets go of.
+
+        For a shared folder that no workspace of its user goes with any more, the user's own place.
+        """
         found = [place.relative_to(self._root).parts for place in mounts_below(self._root)]
         threads = [ThreadId(parts[1]) for parts in found if len(parts) == 2 and owner_of(parts[1]) == parts[0]]
-        shared = [place.name for place in mounts_below(self._shared_root) if place.parent == self._shared_root]
-        return [*threads, *(user_place(UserId(name)) for name in shared if is_user_id(name))]
+        shared = {place.name for place in mounts_below(self._shared_root) if place.parent == self._shared_root}
+        alone = shared - {parts[0] for parts in found if len(parts) == 2}
+        return [*threads, *(user_place(UserId(name)) for name in sorted(alone) if is_user_id(name))]
 
     def usage(self, thread_id: ThreadId) -> tuple[int, int] | None:
         """Bytes that the workspace uses, and how many it may; None when only a walk through all of it would tell."""
