@@ -124,9 +124,11 @@ class Toys:
         if files:
             self.folders.discard(thread_id)
 
-    async def list(self, *, folders: bool = False) -> list[SandboxInfo]:
+    async def list(self, *, folders: bool = False, thread_id: ThreadId | None = None) -> list[SandboxInfo]:
         self.fail("list")
         known = {*self.running, *self.dead, *(self.folders if folders else ())}
+        if thread_id is not None:
+            known &= {thread_id}
         return [SandboxInfo(item, item in self.running, self.running.get(item, "default")) for item in known]
 
     async def stats(self, thread_id: ThreadId) -> SandboxStats:

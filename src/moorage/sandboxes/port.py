@@ -279,10 +279,11 @@ class SandboxProvider(Protocol):
         """Remove the sandbox and all it runs; with `files` the workspace too, whatever it holds. Safe to repeat."""
         ...
 
-    async def list(self, *, folders: bool = False) -> list[SandboxInfo]:
+    async def list(self, *, folders: bool = False, thread_id: ThreadId | None = None) -> list[SandboxInfo]:
         """The sandboxes of this installation, and of no other; with `folders` also the threads that only have files.
 
         What does not run and is listed without `folders` all the same still costs something, which `pause` lets go of.
+        With `thread_id` only that thread's, if it would be listed; what that costs does not grow with the others.
         """
         ...
 

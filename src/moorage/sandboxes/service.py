@@ -77,9 +77,7 @@ class Sandboxes:
 
     async def has_files(self, thread_id: ThreadId) -> bool:
         """Whether the thread ever used a sandbox. Starts none."""
-        return self.is_awake(thread_id) or any(
-            info.thread_id == thread_id for info in await self._provider.list(folders=True)
-        )
+        return self.is_awake(thread_id) or bool(await self._provider.list(folders=True, thread_id=thread_id))
 
     def is_awake(self, thread_id: ThreadId) -> bool:
         """Whether this process used the thread's sandbox, which still runs as far as it knows."""

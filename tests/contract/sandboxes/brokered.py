@@ -95,8 +95,8 @@ class NotedSandboxes:
     async def remove(self, thread_id: ThreadId, *, files: bool) -> None:
         await self._note("remove", thread_id, files)
 
-    async def list(self, *, folders: bool = False) -> list[SandboxInfo]:
-        await self._note("list", folders)
+    async def list(self, *, folders: bool = False, thread_id: ThreadId | None = None) -> list[SandboxInfo]:
+        await self._note("list", folders, thread_id)
         return self.infos
 
     async def stats(self, thread_id: ThreadId) -> SandboxStats:

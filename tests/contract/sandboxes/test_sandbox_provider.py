@@ -13,7 +13,7 @@ from tests.contract.sandboxes.harness import Harbour, eventually, processes_with
 from moorage.adapters.folders.mounts import is_mount, unmount
 from moorage.errors import InvalidInput
 from moorage.ids import ThreadId, UserId
-from moorage.sandboxes.port import CommandResult, Outcome, PathError, Sandbox, SandboxGone
+from moorage.sandboxes.port import CommandResult, Outcome, PathError, Sandbox, SandboxGone, SandboxInfo
 
 type Sh = Callable[[str], Awaitable[CommandResult]]
 
@@ -396,6 +396,23 @@ class TestLife:
             await harbour.provider.open_helper(thread_id)
         await handle.close()
 
+    async def test_asked_about_one_thread_it_answers_that_one_only_or_nothing(
+        self, harbour: Harbour, thread_id: ThreadId
+    ) -> None:
+        other, never = harbour.new_thread(), harbour.new_thread()
+        await harbour.provider.ensure(other, profile="tight")
+        assert await _asked(harbour, thread_id) == ([], [])
+        await harbour.provider.prepare_folder(thread_id)
+        assert [info.running for info in (await _asked(harbour, thread_id))[1]] == [False]
+        await harbour.provider.ensure(thread_id, profile="tight")
+        assert [(info.running, info.profile) for info in (await _asked(harbour, thread_id))[0]] == [(True, "tight")]
+        await harbour.provider.pause(thread_id)
+        without, with_folders = await _asked(harbour, thread_id)
+        assert (without, [info.running for info in with_folders]) == ([], [False])
+        await harbour.sandboxes.delete(other)
+        for gone in (other, never):
+            assert await _asked(harbour, gone) == ([], [])
+
     async def test_deleting_removes_the_sandbox_and_its_files(
         self, harbour: Harbour, thread_id: ThreadId, sh: Sh
     ) -> None:
@@ -458,6 +475,16 @@ class TestLife:
         await harbour.sandboxes.reconcile(_every)
         assert not is_mount(harbour.folders.shared_path(owner))
         await harbour.sandboxes.delete(thread_id)
+
+
+async def _asked(harbour: Harbour, thread_id: ThreadId) -> tuple[list[SandboxInfo], list[SandboxInfo]]:
+    """What is answered about one thread, without and with folders: what is said of it among all."""
+    answers: list[list[SandboxInfo]] = []
+    for folders in (False, True):
+        answer = await harbour.provider.list(folders=folders, thread_id=thread_id)
+        assert answer == [info for info in await harbour.provider.list(folders=folders) if info.thread_id == thread_id]
+        answers.append(answer)
+    return answers[0], answers[1]
 
 
 async def _every(thread_ids: Collection[ThreadId]) -> set[ThreadId]:

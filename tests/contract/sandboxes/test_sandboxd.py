@@ -41,6 +41,7 @@ async def test_each_verb_arrives_as_it_was_asked(broker: BrokerAtWork) -> None:
     await client.pause(THREAD)
     await client.remove(THREAD, files=True)
     await client.list(folders=True)
+    await client.list(thread_id=THREAD)
     await client.stats(THREAD)
     assert broker.provider.calls == [
         ("prepare_folder", THREAD, "big"),
@@ -49,7 +50,8 @@ async def test_each_verb_arrives_as_it_was_asked(broker: BrokerAtWork) -> None:
         ("kill_all", THREAD, None),
         ("pause", THREAD),
         ("remove", THREAD, True),
-        ("list", True),
+        ("list", True, None),
+        ("list", False, THREAD),
         ("stats", THREAD),
     ]
 
@@ -182,4 +184,6 @@ async def test_a_broker_that_stops_finishes_what_was_asked_for(tmp_path: Path) -
 async def test_no_thread_id_is_refused_before_the_broker_hears_of_it(broker: BrokerAtWork) -> None:
     with pytest.raises(InvalidInput):
         await broker.client.ensure(ThreadId("../etc"), profile="default")
+    with pytest.raises(InvalidInput):
+        await broker.client.list(thread_id=ThreadId(""))
     assert broker.provider.calls == []

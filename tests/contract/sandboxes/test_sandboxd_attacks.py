@@ -26,7 +26,7 @@ os.setgroups([]); os.setgid({uid}); os.setuid({uid})
 connection = socket.socket(socket.AF_UNIX)
 connection.connect(sys.argv[1])
 try:
-    connection.sendall(b'{{"verb":"list","folders":false}}\\n')
+    connection.sendall(b'{{"verb":"list","folders":false,"only":null}}\\n')
 except BrokenPipeError:
     pass
 try:
@@ -114,9 +114,13 @@ async def test_what_is_no_thread_id_reaches_no_provider(broker: BrokerAtWork, ve
         {"verb": "exec", "thread_id": THREAD, "argv": ["sh"]},
         {"verb": "check"},
         {"verb": "close"},
-        {"verb": ["list"], "folders": False},
+        {"verb": ["list"], "folders": False, "only": None},
         {"verb": "list"},
-        {"verb": "list", "folders": 1},
+        {"verb": "list", "folders": True},
+        {"verb": "list", "folders": 1, "only": None},
+        {"verb": "list", "folders": True, "only": ""},
+        {"verb": "list", "folders": True, "only": "../etc"},
+        {"verb": "list", "folders": True, "only": [THREAD]},
         {"verb": "pause", "thread_id": THREAD, "owner": "bob"},
         {"verb": "ensure", "thread_id": THREAD, "profile": "default", "fencing_token": 1, "image": "alpine"},
         {"verb": "ensure", "thread_id": THREAD, "profile": "default", "fencing_token": 1, "uid": 0},
@@ -148,10 +152,10 @@ async def test_what_is_not_exactly_a_request_is_refused(broker: BrokerAtWork, re
         b"[]\n",
         b'"list"\n',
         b"{\n",
-        b'{"verb":"list","folders":NaN}\n',
+        b'{"verb":"list","folders":NaN,"only":null}\n',
         b"\xff\xfe\n",
         b"[" * 60_000 + b"\n",
-        b'{"verb":"list","folders":false}{"verb":"list","folders":false}\n',
+        b'{"verb":"list","folders":false,"only":null}{"verb":"list","folders":false,"only":null}\n',
     ],
 )
 async def test_what_is_no_json_object_is_refused(broker: BrokerAtWork, line: bytes) -> None:
@@ -178,11 +182,11 @@ async def test_half_a_line_is_waited_for_but_not_for_ever(tmp_path: Path) -> Non
 
 async def test_half_a_line_and_gone_is_nothing(broker: BrokerAtWork) -> None:
     _, writer = await broker.raw()
-    writer.write(b'{"verb":"list","folders":false}')
+    writer.write(b'{"verb":"list","folders":false,"only":null}')
     writer.close()
     await writer.wait_closed()
     assert await broker.client.list() == []
-    assert broker.provider.calls == [("list", False)]
+    assert broker.provider.calls == [("list", False, None)]
 
 
 async def test_a_thousand_silent_connections_keep_nobody_out(broker: BrokerAtWork) -> None:
@@ -209,7 +213,7 @@ async def test_who_does_not_read_the_answer_is_dropped(tmp_path: Path) -> None:
     async with broker_at(tmp_path / "s", provider=noted, limits=limits) as broker:
         _, writer = await broker.raw()
         writer.transport.pause_reading()  # type: ignore[attr-defined]
-        writer.write(b'{"verb":"list","folders":false}\n')
+        writer.write(b'{"verb":"list","folders":false,"only":null}\n')
         await broker.client.pause(THREAD)
         while not writer.transport.is_closing():
             writer.write(b"x")
@@ -237,7 +241,7 @@ async def test_who_leaves_before_the_answer_stops_nothing_and_leaves_nothing_ope
 
 async def test_garbage_after_a_request_is_not_looked_at(broker: BrokerAtWork) -> None:
     reader, writer = await broker.raw()
-    writer.write(b'{"verb":"list","folders":false}\n{"verb":"remove"' + b"\x00\xff" * 1000)
+    writer.write(b'{"verb":"list","folders":false,"only":null}\n{"verb":"remove"' + b"\x00\xff" * 1000)
     assert json.loads(await reader.readline()) == {"ok": []}
     writer.close()
     assert await broker.client.list() == []
@@ -255,7 +259,7 @@ async def test_descriptors_given_to_the_broker_are_not_taken(broker: BrokerAtWor
         received = b""
         while b"\n" not in received:  # the greeting
             received += await asyncio.get_running_loop().sock_recv(connection, 65536)
-        await asyncio.get_running_loop().sock_sendall(connection, b'"list","folders":false}\n')
+        await asyncio.get_running_loop().sock_sendall(connection, b'"list","folders":false,"only":null}\n')
         assert json.loads(await asyncio.get_running_loop().sock_recv(connection, 65536)) == {"ok": []}
     assert await asyncio.to_thread(os.read, theirs, 1) == b""  # nobody holds its other end
     os.close(theirs)

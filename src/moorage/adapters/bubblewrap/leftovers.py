@@ -35,6 +35,11 @@ def find_sandboxes(prefix: str) -> set[str]:
     return {name.removeprefix(prefix) for name in names}
 
 
+def runs(name: str) -> bool:
+    """Whether a sandbox of just this name has a process. Blocks as `find_sandboxes` does."""
+    return any(found == name for _, found in _outer_processes(name))
+
+
 def kill_sandbox(name: str) -> None:
     """Kill every process of the sandbox, and wait until they are dead. Blocks."""
     outer = {pid for pid, found in _outer_processes(name) if found == name}

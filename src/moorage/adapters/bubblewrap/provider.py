@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from moorage.adapters.bubblewrap.leftovers import find_sandboxes, kill_sandbox, measure_sandbox
+from moorage.adapters.bubblewrap.leftovers import find_sandboxes, kill_sandbox, measure_sandbox, runs
 from moorage.adapters.bubblewrap.process import BwrapChannel, Cell, start
 from moorage.adapters.folders import Folders
+from moorage.adapters.folders.asking import is_listed
 from moorage.errors import AppError, InvalidInput
 from moorage.ids import ThreadId, UserId, new_thread_id, owner_of
 from moorage.sandboxes.helper_sandbox import HelperSandbox
@@ -130,8 +131,19 @@ class BubblewrapSandboxes:
         if files:
             await asyncio.to_thread(self._folders.delete, thread_id)
 
-    async def list(self, *, folders: bool = False) -> list[SandboxInfo]:
+    async def _find(self, thread_id: ThreadId, *, folders: bool) -> list[SandboxInfo]:
+        """What `list` says of this thread."""
+        if known := self._running.get(thread_id):
+            return [SandboxInfo(thread_id, running=True, profile=known.profile, started_at=known.started_at)]
+        if await asyncio.to_thread(runs, self._prefix + thread_id):
+            return [SandboxInfo(thread_id, running=True)]
+        listed = await asyncio.to_thread(is_listed, self._folders, thread_id, files=folders)
+        return [SandboxInfo(thread_id, running=False)] if listed else []
+
+    async def list(self, *, folders: bool = False, thread_id: ThreadId | None = None) -> list[SandboxInfo]:
         """Those made here, and those in which another server has a helper now."""
+        if thread_id is not None:
+            return await self._find(thread_id, folders=folders)
         found = {
             thread_id: SandboxInfo(thread_id, running=True, profile=sandbox.profile, started_at=sandbox.started_at)
             for thread_id, sandbox in self._running.items()

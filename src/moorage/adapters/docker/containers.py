@@ -17,6 +17,7 @@ from moorage.adapters.docker.locks import Locks
 from moorage.adapters.docker.making import ContainerMaker
 from moorage.adapters.docker.warm import WarmPool
 from moorage.adapters.folders import Folders, Place, Registry
+from moorage.adapters.folders.asking import is_listed
 from moorage.adapters.folders.layout import find_place
 from moorage.errors import InvalidInput
 from moorage.ids import ThreadId, UserId, owner_of
@@ -181,6 +182,20 @@ class Containers:
                     self._folders.release(thread_id)
                     released += 1
         return released
+
+    def find(self, thread_id: ThreadId, *, folders: bool) -> list[SandboxInfo]:
+        """What `list` says of this thread: one look at its container, and one at its folder."""
+        found = self._engine.inspect(self._name(thread_id))
+        if found is not None and self._maker.is_ours(found):
+            return [
+                SandboxInfo(
+                    thread_id,
+                    running=found["State"]["Status"] == "running",
+                    profile=str(found["Config"]["Labels"].get(PROFILE_LABEL, DEFAULT_PROFILE)),
+                    started_at=datetime.fromisoformat(found["Created"]).replace(microsecond=0),
+                )
+            ]
+        return [SandboxInfo(thread_id, running=False)] if is_listed(self._folders, thread_id, files=folders) else []
 
     def list(self, *, folders: bool) -> list[SandboxInfo]:
         found = {

@@ -40,6 +40,11 @@ class ContainerMaker:
         """Every container of this installation: of threads, probes, and those that stand ready."""
         return self.engine.list(f"{INSTALLATION_LABEL}={self.settings.installation}")
 
+    def is_ours(self, container: Body) -> bool:
+        """Whether one that was inspected is of this installation: the names of two may begin alike."""
+        labels: Mapping[str, str] = container["Config"]["Labels"] or {}
+        return labels.get(INSTALLATION_LABEL) == self.settings.installation
+
     def body(self, profile: SandboxProfile, place: Place, *, labels: Mapping[str, str] | None = None) -> Body:
         """The description of the place's container; raises SandboxUnavailable when the image is not there."""
         return container_body(

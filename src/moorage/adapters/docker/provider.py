@@ -98,7 +98,9 @@ class DockerSandboxes:
     async def remove(self, thread_id: ThreadId, *, files: bool) -> None:
         await self._pool.run(lambda: self._containers.remove(thread_id, files=files))
 
-    async def list(self, *, folders: bool = False) -> list[SandboxInfo]:
+    async def list(self, *, folders: bool = False, thread_id: ThreadId | None = None) -> list[SandboxInfo]:
+        if thread_id is not None:
+            return await self._pool.run(lambda: self._containers.find(thread_id, folders=folders))
         return await self._pool.run(lambda: self._containers.list(folders=folders))
 
     async def stats(self, thread_id: ThreadId) -> SandboxStats:

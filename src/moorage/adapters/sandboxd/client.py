@@ -99,8 +99,9 @@ class BrokerSandboxes:
     async def remove(self, thread_id: ThreadId, *, files: bool) -> None:
         await self._ask(Request(Verb.REMOVE, _known(thread_id), files=files))
 
-    async def list(self, *, folders: bool = False) -> list[SandboxInfo]:
-        found: list[SandboxInfo] = await self._ask(Request(Verb.LIST, folders=folders))
+    async def list(self, *, folders: bool = False, thread_id: ThreadId | None = None) -> list[SandboxInfo]:
+        only = None if thread_id is None else _known(thread_id)
+        found: list[SandboxInfo] = await self._ask(Request(Verb.LIST, folders=folders, only=only))
         return found
 
     async def stats(self, thread_id: ThreadId) -> SandboxStats:

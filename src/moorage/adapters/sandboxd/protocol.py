@@ -85,14 +85,17 @@ _FIELDS: Mapping[Verb, frozenset[str]] = {
     Verb.KILL_ALL: frozenset({"thread_id", "fencing_token"}),
     Verb.PAUSE: frozenset({"thread_id"}),
     Verb.REMOVE: frozenset({"thread_id", "files"}),
-    Verb.LIST: frozenset({"folders"}),
+    Verb.LIST: frozenset({"folders", "only"}),
     Verb.STATS: frozenset({"thread_id"}),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request that is one: `thread_id` has the form of an id, `profile` that of a name. `list` has no thread."""
+    """A request that is one: `thread_id` has the form of an id, `profile` that of a name.
+
+    `list` has no thread, but may be told to answer about `only` one.
+    """
 
     verb: Verb
     thread_id: ThreadId = _NO_THREAD
@@ -100,6 +103,7 @@ class Request:
     fencing_token: int | None = None
     files: bool = False
     folders: bool = False
+    only: ThreadId | None = None
 
     def line(self) -> bytes:
         fields = {name: getattr(self, name) for name in sorted(_FIELDS[self.verb])}
@@ -134,6 +138,10 @@ def _thread_id(value: object) -> ThreadId:
     return ThreadId(value)
 
 
+def _only(value: object) -> ThreadId | None:
+    return None if value is None else _thread_id(value)
+
+
 def _profile(value: object) -> str | None:
     if value is not None and not (isinstance(value, str) and _PROFILE.fullmatch(value)):
         raise InvalidInput("This is not the name of a profile.")
@@ -158,6 +166,7 @@ _CHECKS: Mapping[str, Any] = {
     "fencing_token": _fencing_token,
     "files": _flag,
     "folders": _flag,
+    "only": _only,
 }
 
 

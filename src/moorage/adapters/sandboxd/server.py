@@ -212,7 +212,7 @@ class Broker:
             case Verb.REMOVE:
                 return await provider.remove(thread_id, files=request.files)
             case Verb.LIST:
-                return await provider.list(folders=request.folders)
+                return await provider.list(folders=request.folders, thread_id=request.only)
             case Verb.STATS:
                 return await provider.stats(thread_id)
 
