@@ -143,6 +143,7 @@ class TestPausing:
     ) -> None:
         await dock.provider.ensure(thread_id, profile="default")
         on_engine(lambda engine: engine.kill(dock.container(thread_id)))
+        assert [info.running for info in await dock.provider.list(thread_id=thread_id)] == [False]
         assert (await dock.run(thread_id, "echo fine")).output == "fine\n"
         assert any("exit code 137" in line for line in (await dock.provider.stats(thread_id)).log)
 
