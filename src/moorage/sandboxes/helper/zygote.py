@@ -1,8 +1,12 @@
 """Runs INSIDE a sandbox, first and for as long as the server wants: forks a process per order and carries the frames.
 
 Neither this process nor those of orders are dumpable, so what the agent starts, though it has the same uid, can
-neither trace them nor reach their descriptors: it cannot forge a frame. It can kill and stop them. What an order's
-process leaves behind when it is killed becomes this one's, and is reported as not clean.
+neither trace them nor reach their descriptors: it cannot forge a frame. It can kill and stop them. Until this process
+has said so of itself, commands of another helper are kept from it by Landlock (`processes.see_nothing_outside`; Linux
+5.19), by Yama or by gVisor. Where there is none of these, a command could take over a helper that is just starting:
+then only the server's distrust of all frames protects.
+
+What an order's process leaves behind when it is killed becomes this one's, and is reported as not clean.
 """
 
 import gc
