@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.chaos.folders import remove_with_mounts
+from tests.faults.world import processes_with
 
 _START_SECONDS = 60
 _STOP_SECONDS = 60
@@ -71,6 +72,9 @@ class OwnEngine:
             found = self._docker("ps", "-aq").stdout.split()
             self._docker("rm", "--force", *found)
             self.stop()
+        for pid in processes_with(str(self._folder)):  # shims of containers whose start the engine's end cut short
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def _kill_containerd(self) -> None:
         file = self._folder / "exec" / "containerd" / "containerd.pid"

@@ -10,7 +10,7 @@ from tests.unit.toys import DONE, Toys, connect
 
 from moorage.errors import Unavailable
 from moorage.ids import ThreadId, UserId, new_thread_id, user_place
-from moorage.sandboxes import waiting
+from moorage.sandboxes import places, waiting
 from moorage.sandboxes.places import vanished
 from moorage.sandboxes.port import (
     CommandResult,
@@ -274,6 +274,23 @@ async def test_reconciling_clears_up_what_stopped_without_being_told_to(world: W
     await world.server().reconcile(every)
     assert world.toys.dead == set()
     assert await use(server, thread) == DONE
+
+
+async def test_one_that_does_not_stop_keeps_no_other_from_being_stopped(
+    world: World, thread: ThreadId, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent may bring its container to where even the engine cannot remove it at once."""
+    monkeypatch.setattr(places, "_STOP_SECONDS", 0.05)
+    server, others = world.server(), [new_thread_id(UserId("bob")) for _ in range(40)]
+    for one in (thread, *others):
+        await use(server, one)
+    world.toys.stuck = {thread}
+    world.now = 61
+    assert await server.sweep() == len(others)
+    assert set(world.toys.running) == {thread}
+    world.toys.die(others[0])
+    await server.reconcile(every)
+    assert world.toys.dead == set()
 
 
 async def test_what_stopped_and_is_in_use_again_is_left_alone(world: World, thread: ThreadId) -> None:

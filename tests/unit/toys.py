@@ -1,5 +1,6 @@
 """Sandboxes of a kind that exists in tests only: entries in dictionaries, shared by all servers that are given them."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any, Literal, cast
 
@@ -62,7 +63,7 @@ class ToyHelper:
 class Toys:
     """The provider. `fail` is asked before each call; `running` holds the profile of each sandbox that runs.
 
-    `dead` are those that stopped, but not by `pause`.
+    `dead` are those that stopped, but not by `pause`; those that are `stuck` never come to an end of that.
     """
 
     name: Literal["docker"] = "docker"
@@ -71,6 +72,7 @@ class Toys:
     def __init__(self, *, most: int = 100, most_per_user: int = 100) -> None:
         self.running: dict[ThreadId, str] = {}
         self.dead: set[ThreadId] = set()
+        self.stuck: set[ThreadId] = set()
         self.folders: set[ThreadId] = set()
         self.helpers: list[ToyHelper] = []
         self.tokens: dict[ThreadId, int] = {}
@@ -114,6 +116,8 @@ class Toys:
 
     async def pause(self, thread_id: ThreadId) -> None:
         self.fail("pause")
+        if thread_id in self.stuck:
+            await asyncio.Event().wait()
         self.running.pop(thread_id, None)
         self.dead.discard(thread_id)
         self._lose_helpers(thread_id)

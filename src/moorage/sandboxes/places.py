@@ -7,11 +7,14 @@ from itertools import batched
 
 from moorage.ids import ThreadId
 from moorage.sandboxes.place import Place
-from moorage.sandboxes.port import USER_FULL, SandboxesFull, SandboxInfo, SandboxProvider, SandboxUnavailable
+from moorage.sandboxes.port import USER_FULL, SandboxesFull, SandboxInfo, SandboxProvider
 from moorage.sandboxes.work import SomeThreads, Work
+from moorage.telemetry import get_logger
 
 _STOPS_AT_ONCE = 16
 _STOP_SECONDS = 15.0  # no run of the thread starts meanwhile
+
+log = get_logger(__name__)
 
 
 class Places:
@@ -92,19 +95,19 @@ class Places:
         return stopped
 
     async def _stop_all(self, places: Iterable[Place]) -> int:
-        return sum(await self._at_once(self._stop_if_free(place) for place in places))
-
-    async def _at_once[T](self, stops: Iterable[Awaitable[T]]) -> list[T]:
-        try:
-            return await all_of(stops)
-        except TimeoutError:
-            raise SandboxUnavailable(f"A sandbox did not stop within {_STOP_SECONDS:g} s.", code="no_engine") from None
+        return sum(await all_of(self._stop_if_free(place) for place in places))
 
     async def _stop_if_free(self, place: Place) -> bool:
-        if not place.is_free:
+        return place.is_free and await self._in_time(place, self.pause)
+
+    async def _in_time(self, place: Place, stop: Callable[[Place], Awaitable[None]]) -> bool:
+        """Whether it stopped. What an agent does to its own sandbox must keep no other from being stopped."""
+        try:
+            async with asyncio.timeout(_STOP_SECONDS), place.lock:
+                await stop(place)
+        except TimeoutError:
+            log.warning("sandbox_does_not_stop", thread_id=place.thread_id, seconds=_STOP_SECONDS)
             return False
-        async with asyncio.timeout(_STOP_SECONDS), place.lock:
-            await self.pause(place)
         return True
 
     async def reconcile(self, existing: SomeThreads) -> int:
@@ -128,16 +131,14 @@ class Places:
         for batch in batched(died, _STOPS_AT_ONCE):
             async with self._work.hold_idle(batch) as idle:
                 dead = {info.thread_id for info in await self._provider.list() if not info.running}
-                await self._at_once(self._clear(thread_id) for thread_id in batch if thread_id in dead & idle)
+                await all_of(self._clear(self.get(thread_id)) for thread_id in batch if thread_id in dead & idle)
 
-    async def _clear(self, thread_id: ThreadId) -> None:
-        place = self.get(thread_id)
-        if place.users or place.lock.locked():
-            return
-        async with asyncio.timeout(_STOP_SECONDS), place.lock:
-            await place.let_go()
-            await self._provider.pause(thread_id)
-            place.running = False
+    async def _clear(self, place: Place) -> bool:
+        return not place.users and not place.lock.locked() and await self._in_time(place, self._pause_anyway)
+
+    async def _pause_anyway(self, place: Place) -> None:
+        place.running = True  # for all that we know, until it is cleared up
+        await self.pause(place)
 
     def _note(self, found: Sequence[SandboxInfo]) -> None:
         """Know of what others started, and of what they stopped."""
