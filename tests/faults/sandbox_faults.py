@@ -4,9 +4,11 @@ import asyncio
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from typing import Protocol
 
@@ -56,6 +58,8 @@ class Scene:
         """The random moment."""
         await asyncio.sleep(self.rng.uniform(least, most))
 
+
+_START_SECONDS = 10
 
 type Fault = Callable[[Scene], Awaitable[None]]
 
@@ -152,6 +156,12 @@ async def freeze_helper(scene: Scene) -> None:
     _to_helper(scene, signal.SIGSTOP)
 
 
+async def freeze_start(scene: Scene) -> None:
+    """What the engine is about to start as a helper, which has the agent's uid already: the agent may do so, too."""
+    _to_helper(scene, signal.SIGKILL)
+    await asyncio.to_thread(_freeze_next_start, scene.machine)
+
+
 async def unmount_workspace(scene: Scene) -> None:
     """On the machine, while its sandbox may run or pause."""
     mounts = sorted(scene.machine.mounts())
@@ -196,6 +206,16 @@ async def kill_engine(scene: Scene) -> None:
     await asyncio.to_thread(scene.engine.kill)
 
 
+def _freeze_next_start(machine: Machine) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        for pid in machine.helpers():
+            with suppress(OSError):
+                if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"runc\0init"):
+                    os.kill(pid, signal.SIGSTOP)
+                    return
+
+
 def _to_helper(scene: Scene, number: signal.Signals) -> None:
     helpers = scene.machine.helpers()
     if helpers:
@@ -234,7 +254,7 @@ IN_CONTAINERS: Mapping[str, Fault] = {
 WITH_BROKER: Mapping[str, Fault] = {"broker killed": kill_broker, "broker frozen": freeze_broker}
 WITH_ENGINE: Mapping[str, Fault] = {"engine restarted": restart_engine}
 # Only if asked for: an engine that dies in the middle of a start may itself forget the container that it started.
-ON_REQUEST: Mapping[str, Fault] = {"engine killed": kill_engine}
+ON_REQUEST: Mapping[str, Fault] = {"engine killed": kill_engine, "start frozen": freeze_start}
 
 
 def possible(scene: Scene, *, only: str | None = None) -> dict[str, Fault]:
@@ -245,5 +265,6 @@ def possible(scene: Scene, *, only: str | None = None) -> dict[str, Fault]:
     if scene.broker is not None:
         found |= WITH_BROKER
     if scene.engine is not None:
-        found |= WITH_ENGINE | ({only: ON_REQUEST[only]} if only in ON_REQUEST else {})
+        found |= WITH_ENGINE
+        found |= {only: ON_REQUEST[only]} if only in ON_REQUEST else {}
     return {only: found[only]} if only else found

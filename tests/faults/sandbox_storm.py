@@ -81,6 +81,9 @@ async def open_scene(
         worker = next(server for server in fleet if server.arguments[0] == "worker")
         broker = next((server for server in fleet if server.arguments[0] == "sandboxd"), None)
         yield Scene(world, machine, servers, worker, crew, rng, broker, engine)
+    except BaseException:
+        world.dump()
+        raise
     finally:
         world.set_right()
         world.reap()

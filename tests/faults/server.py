@@ -53,7 +53,7 @@ class Server:
             self._process = subprocess.Popen(
                 [sys.executable, "-u", "-m", "moorage", *self.arguments],
                 cwd=self._folder,
-                env=_environment() | self.settings | {"PORT": str(self.port)},
+                env=_environment() | self.settings | {"PORT": str(self.port), "PYTHONFAULTHANDLER": "1"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -111,6 +111,13 @@ class Server:
         """Make sure that it is gone."""
         if self._process is not None:
             self._process.kill()
+            self._process.wait()
+
+    def dump(self) -> None:
+        """End it, with what each of its threads was doing in its log: for one that does not answer."""
+        self.thaw()
+        self._signal(signal.SIGABRT)
+        if self._process is not None:
             self._process.wait()
 
     def tail(self, lines: int = 60) -> str:

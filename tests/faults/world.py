@@ -187,6 +187,11 @@ class World:
         for server in self._servers.values():
             server.reap()
 
+    def dump(self) -> None:
+        """After a failure: what every server was doing is in its log; none runs any more."""
+        for server in self._servers.values():
+            server.dump()
+
     async def start_over(self) -> None:
         """After a failure: no server, and no run that the next test's servers would take up."""
         for server in self._servers.values():

@@ -1,0 +1,22 @@
+"""An agent that stops whatever starts beside it: the engine then waits for a start that never comes to its end."""
+
+import asyncio
+from pathlib import Path
+
+from tests.contract.sandboxes.dock import open_dock
+from tests.contract.sandboxes.harness import eventually, processes_with
+
+_STOP_ALL = "exec python3 -c 'import os, signal\nwhile True:\n os.kill(-1, signal.SIGSTOP)  # marker-{0}'"
+
+
+async def test_all_that_an_agent_runs_is_killed_though_nothing_can_start_beside_it(tmp_path: Path) -> None:
+    async with open_dock(tmp_path) as dock:
+        thread_id = dock.new_thread()
+        marker = f"marker-{thread_id}"
+        sandbox = await dock.sandbox(thread_id)
+        running = asyncio.create_task(sandbox.run(_STOP_ALL.format(thread_id), time_limit=600))
+        assert await eventually(lambda: bool(processes_with(marker)), within=20)
+        await dock.provider.kill_all(thread_id)
+        assert await eventually(lambda: not processes_with(marker), within=10)
+        assert (await dock.run(thread_id, "echo fine")).output == "fine\n"
+        await asyncio.wait([running])
