@@ -252,6 +252,9 @@ class Containers:
             try:
                 with self._room_for(_owner(thread_id)):
                     self._engine.create(name, body)
+            except SandboxesFull:
+                self._folders.release(thread_id)  # who waits holds nothing meanwhile
+                raise
             except ContainerExists:
                 self._engine.remove(name)
                 continue
