@@ -1,6 +1,7 @@
 """An agent that stops whatever starts beside it: the engine then waits for a start that never comes to its end."""
 
 import asyncio
+import subprocess
 from pathlib import Path
 
 from tests.contract.sandboxes.dock import open_dock
@@ -20,3 +21,30 @@ async def test_all_that_an_agent_runs_is_killed_though_nothing_can_start_beside_
         assert await eventually(lambda: not processes_with(marker), within=10)
         assert (await dock.run(thread_id, "echo fine")).output == "fine\n"
         await asyncio.wait([running])
+
+
+async def test_a_container_in_which_a_start_is_stopped_half_way_is_killed_and_serves_again(tmp_path: Path) -> None:
+    async with open_dock(tmp_path) as dock:
+        thread_id = dock.new_thread()
+        marker = f"marker-{thread_id}"
+        sandbox = await dock.sandbox(thread_id)
+        running = asyncio.create_task(sandbox.run(_STOP_ALL.format(thread_id), time_limit=600))
+        assert await eventually(lambda: bool(processes_with(marker)), within=20)
+        deaf = await dock.provider.open_helper(thread_id)  # of another process: it will never say hello
+        container = dock.container(thread_id)
+        assert await asyncio.to_thread(eventually_deaf, container)
+        await dock.provider.kill_all(thread_id)
+        assert not processes_with(marker)
+        assert (await dock.run(thread_id, "echo fine")).output == "fine\n"
+        await asyncio.wait([running])
+        await deaf.close()
+
+
+def eventually_deaf(container: str) -> bool:
+    """Whether the engine has come to say no more about this container."""
+    for _ in range(10):
+        try:
+            subprocess.run(["docker", "inspect", container], capture_output=True, timeout=2, check=True)
+        except subprocess.TimeoutExpired:
+            return True
+    return False

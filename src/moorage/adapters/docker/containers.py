@@ -33,29 +33,8 @@ from moorage.sandboxes.port import (
 from moorage.sandboxes.profiles import DEFAULT_PROFILE, SandboxProfile
 
 _CREATE_ATTEMPTS = 3
-_KILL_SECONDS = 5.0
-_KILL_ATTEMPTS = 2
 _LOOK_SECONDS = 5.0
 
-# kill -1 reaches all that the agent's uid has, in one step that no fork gets past; then they are watched to be dead.
-# As `sh`, because it needs no memory to speak of, and one process.
-_KILLER = """
-while :; do
-  kill -9 -1
-  alive=
-  for folder in /proc/[0-9]*; do
-    [ "$folder" = "/proc/$$" ] && continue
-    while read -r key value rest; do
-      case $key in
-        State:) case $value in Z | X) break ;; esac ;;
-        Uid:) [ "$value" = "$1" ] && alive=1; break ;;
-      esac
-    done <"$folder/status"
-  done
-  [ -n "$alive" ] || break
-done
-echo dead
-"""
 _COUNTER = "cat /sys/fs/cgroup/memory/memory.oom_control /sys/fs/cgroup/memory.events"
 
 
@@ -135,17 +114,17 @@ class Containers:
         with self._alone(thread_id):
             self._registry.admit(thread_id, token)
             self._warm.forget(thread_id)
-            found = self._engine.inspect(self._name(thread_id))
-            if found is None or not found["State"]["Running"]:
+            name = self._name(thread_id)
+            if not self._engine.kill(name):  # not by a process in there, which the agent could stop
                 return
-            if self._kill(thread_id):
-                self._registry.note(thread_id, "all processes killed")
+            found = self._engine.inspect(name)
+            if found is None:
                 return
             label = str(found["Config"]["Labels"].get(PROFILE_LABEL))
             profile = self._profiles.get(label) or self._profile(DEFAULT_PROFILE)
-            self._engine.remove(self._name(thread_id))
+            self._engine.remove(name)
             self._make(thread_id, self._maker.body(profile, self._folders.prepare(thread_id, profile)))
-            self._registry.note(thread_id, "made anew: its processes could not be killed one by one")
+            self._registry.note(thread_id, "all processes killed: made anew")
 
     def pause(self, thread_id: ThreadId) -> None:
         with self._alone(thread_id):
@@ -293,23 +272,6 @@ class Containers:
             self._registry.note(thread_id, f"had stopped, exit code {state.get('ExitCode')}")
         self._warm.forget(thread_id)
         self._engine.remove(self._name(thread_id))
-
-    def _kill(self, thread_id: ThreadId) -> bool:
-        """Whether every process of the agent was killed and seen dead. False when that could not be tried."""
-        agent = self._folders.identity(thread_id)
-        argv = ("sh", "-c", _KILLER, "sh", str(agent.uid))
-        for _ in range(_KILL_ATTEMPTS):
-            try:
-                said = self._engine.run(
-                    self._name(thread_id), argv, user=f"{agent.uid}:{agent.gid}", seconds=_KILL_SECONDS
-                )
-            except SandboxUnavailable as error:
-                if error.code == "no_engine":
-                    raise
-                return False
-            if said.split() == [b"dead"]:
-                return True
-        return False
 
     def _oom_kills(self, name: str) -> int | None:
         """Since it was made; None when it cannot be asked, or does not know."""

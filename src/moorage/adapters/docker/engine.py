@@ -4,6 +4,7 @@ The bodies are the Engine API's own (https://docs.docker.com/reference/api/engin
 """
 
 import os
+import secrets
 import socket
 import ssl
 import time
@@ -16,9 +17,13 @@ import docker.errors
 import requests.exceptions
 from docker.utils import kwargs_from_env
 
+from moorage.adapters.docker.reaping import reaper_body
 from moorage.sandboxes.port import SandboxGone, SandboxUnavailable
+from moorage.telemetry import get_logger
 
 _TIMEOUT_SECONDS = 30
+_LOOK_SECONDS = 8  # what is asked about one container; then it may be one that the engine cannot answer about
+_KILL_SECONDS = 2
 _SAID_BYTES = 64 * 1024
 _NO_ENGINE = (
     "No Docker engine answers. Start one (`scripts/docker-engine start`, or `sudo systemctl start docker`), check "
@@ -28,6 +33,8 @@ _UNSEEN_FOLDER = (
     "The Docker engine does not see the workspace folder. When the server runs in a container or the engine on another "
     "machine, set SANDBOX_HOST_WORKSPACE_ROOT and SANDBOX_HOST_SHARED_DIR to the engine's names of these folders."
 )
+
+log = get_logger(__name__)
 
 type Body = dict[str, Any]
 
@@ -41,21 +48,25 @@ class Engine:
 
     def __init__(self, *, connections: int) -> None:
         self._connections = connections
-        self._connected: Any = None
+        self._connected: dict[int, Any] = {}
 
     @property
     def _api(self) -> Any:
-        if self._connected is None:
+        return self._within(_TIMEOUT_SECONDS)
+
+    def _within(self, seconds: int) -> Any:
+        """The SDK's client whose answers must come in time."""
+        if seconds not in self._connected:
             make = cast(Callable[..., Any], docker.APIClient)
             from_env = cast(Callable[..., Body], kwargs_from_env)
-            self._connected = make(
-                version="auto", timeout=_TIMEOUT_SECONDS, max_pool_size=self._connections, **from_env()
+            self._connected[seconds] = make(
+                version="auto", timeout=seconds, max_pool_size=self._connections, **from_env()
             )
-        return self._connected
+        return self._connected[seconds]
 
     def close(self) -> None:
-        if self._connected is not None:
-            self._connected.close()
+        for api in self._connected.values():
+            api.close()
 
     def info(self) -> Body:
         """The engine's `/info`."""
@@ -84,7 +95,7 @@ class Engine:
         """The container's description, None when it is not there."""
         with _explained():
             try:
-                return cast(Body, self._api.inspect_container(container))
+                return cast(Body, self._ask(container, lambda api: api.inspect_container(container)))
             except docker.errors.NotFound:
                 return None
 
@@ -100,20 +111,22 @@ class Engine:
         with _explained():
             self._api.start(container)
 
-    def kill(self, container: str) -> None:
-        """Stop it at once; no error when it is not running or not there."""
+    def kill(self, container: str) -> bool:
+        """Stop it at once, with all it runs; False when it was not running or not there."""
         with _explained():
             try:
-                self._api.kill(container)
+                self._ask(container, lambda api: api.kill(container), seconds=_KILL_SECONDS)
             except docker.errors.APIError as error:
                 if error.status_code not in (404, 409):
                     raise
+                return False
+            return True
 
     def remove(self, container: str) -> None:
         """Remove it with all it runs; no error when it is not there."""
         with _explained():
             try:
-                self._api.remove_container(container, force=True, v=True)
+                self._ask(container, lambda api: api.remove_container(container, force=True, v=True))
             except docker.errors.NotFound:
                 return
             except docker.errors.APIError as error:
@@ -146,8 +159,34 @@ class Engine:
         Closing the socket closes its stdin. Raises SandboxGone when the container does not run.
         """
         with _explained():
-            created = self._api.exec_create(container, list(argv), stdin=True, user=user, workdir=workdir)
+            created = self._ask(
+                container,
+                lambda api: api.exec_create(container, list(argv), stdin=True, user=user, workdir=workdir),
+            )
             return _take_over(self._api.exec_start(created["Id"], socket=True))
+
+    def _ask[T](self, container: str, call: Callable[[Any], T], *, seconds: int = _LOOK_SECONDS) -> T:
+        """Ask something about a container, and once more after its processes were killed when no answer comes."""
+        try:
+            return call(self._within(seconds))
+        except requests.exceptions.ReadTimeout:
+            self._kill_from_outside(container)
+            return call(self._api)
+
+    def _kill_from_outside(self, container: str) -> None:
+        """Unless the engine does not list it either: then it is the engine that does not answer."""
+        found = cast(list[Body], self._within(_LOOK_SECONDS).containers(all=True, filters={"name": f"^/{container}$"}))
+        for stuck in found:
+            log.warning("container_stuck", container=container)
+            name = f"moorage-reaper-{secrets.token_hex(8)}"
+            self._api.create_container_from_config(
+                reaper_body(image_id=stuck["ImageID"], container_id=stuck["Id"]), name
+            )
+            try:
+                self._api.start(name)
+                self._api.wait(name, timeout=_TIMEOUT_SECONDS)
+            finally:
+                self._api.remove_container(name, force=True, v=True)
 
     def run(self, container: str, argv: Sequence[str], *, user: str, seconds: float) -> bytes:
         """Run a short command to its end; the first 64 KiB of what it said. Raises SandboxGone as `exec` does.
