@@ -461,6 +461,15 @@ async def test_in_a_full_house_idle_sandboxes_of_other_servers_make_room_too(wor
     assert thread not in world.toys.running
 
 
+async def test_as_many_are_stopped_as_it_takes_when_more_run_than_may(world: World) -> None:
+    for number in range(3):
+        await use(world.server(), new_thread_id(UserId(f"user{number}")))
+    world.toys.most = 1
+    wanted = new_thread_id(UserId("alice"))
+    assert await use(world.server(), wanted) == DONE
+    assert set(world.toys.running) == {wanted}
+
+
 async def test_in_a_full_house_what_another_server_stopped_already_makes_no_room(world: World) -> None:
     server, threads = world.server(), [new_thread_id(UserId(f"user{number}")) for number in range(4)]
     world.toys.most = 2

@@ -229,12 +229,12 @@ class Sandboxes:
         return place.helper
 
     async def _ensure(self, place: Place, profile: str | None, token: int | None) -> Bounds:
-        try:
-            return await self._provider.ensure(place.thread_id, profile=profile, fencing_token=token)
-        except SandboxesFull as error:
-            if not await self._places.make_room(place, error):
-                raise
-        return await self._provider.ensure(place.thread_id, profile=profile, fencing_token=token)
+        while True:  # more may run than may: those of servers that were killed, or a limit that was lowered since
+            try:
+                return await self._provider.ensure(place.thread_id, profile=profile, fencing_token=token)
+            except SandboxesFull as error:
+                if not await self._places.make_room(place, error):
+                    raise
 
     async def _kill_all(self, thread_id: ThreadId) -> None:
         """Outside of a run, only when none is going on: it may be another process that works there."""

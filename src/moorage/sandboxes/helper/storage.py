@@ -137,9 +137,9 @@ class Watcher:
         return self._over() and (grown or not self.full)
 
     def _first(self) -> None:
-        """What was seen not long ago will do."""
+        """What was seen not long ago will do, unless it was too much: that may have been deleted since."""
         until, self.size, self.files = _seen.get(self._path, (0.0, 0, 0))
-        if until < time.monotonic():
+        if until < time.monotonic() or self._over():
             usage = Usage(self._path)
             usage.finish()
             self._take(usage)
