@@ -33,8 +33,8 @@ class _Ready:
     stream: socket.socket
 
     @property
-    def is_alive(self) -> bool:
-        """As far as can be told: a helper says a word when it is ready, and nothing after that."""
+    def is_connected(self) -> bool:
+        """Whether its stream goes on, as far as can be told: what a helper said before it ended may hide the end."""
         try:
             return bool(self.stream.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
         except BlockingIOError:
@@ -73,7 +73,7 @@ class WarmPool:
         """Make one the thread's, whose folders are not there yet. None when none is left that will do."""
         while (ready := self._take(owner)) is not None:
             body = self._maker.body(self._profile, ready.place)
-            if not ready.is_alive or body["Labels"][DIGEST_LABEL] != ready.digest:
+            if not self._is_alive(ready) or body["Labels"][DIGEST_LABEL] != ready.digest:
                 self._throw_away(ready)
                 continue
             try:
@@ -178,6 +178,10 @@ class WarmPool:
         ready.stream.close()
         self._maker.engine.remove(ready.container)
         self._folders.discard(ready.owner, ready.place.name)
+
+    def _is_alive(self, ready: _Ready) -> bool:
+        found = self._maker.engine.inspect(ready.container) if ready.is_connected else None
+        return found is not None and bool(found["State"]["Running"])
 
     def _take(self, owner: UserId) -> _Ready | None:
         with self._lock:
