@@ -9,7 +9,7 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import docker
@@ -184,9 +184,10 @@ class Engine:
             )
             try:
                 self._api.start(name)
-                self._api.wait(name, timeout=_TIMEOUT_SECONDS)
+                with suppress(docker.errors.NotFound):  # it is quick, and then gone
+                    self._api.wait(name, timeout=_TIMEOUT_SECONDS)
             finally:
-                self._api.remove_container(name, force=True, v=True)
+                self.remove(name)
 
     def run(self, container: str, argv: Sequence[str], *, user: str, seconds: float) -> bytes:
         """Run a short command to its end; the first 64 KiB of what it said. Raises SandboxGone as `exec` does.

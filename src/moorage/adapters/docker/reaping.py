@@ -46,5 +46,6 @@ def reaper_body(*, image_id: str, container_id: str) -> Body:
             "PidsLimit": _PIDS,
             "LogConfig": {"Type": "none"},
             "RestartPolicy": {"Name": "no"},
+            "AutoRemove": True,  # also when the server is killed meanwhile
         },
     }
