@@ -359,6 +359,17 @@ class TestLife:
         await asyncio.gather(*(sandbox.run("true", time_limit=20) for sandbox in sandboxes))
         assert [info.thread_id for info in await harbour.provider.list()].count(thread_id) == 1
 
+    async def test_helpers_opened_at_once_are_all_in_the_sandbox_that_stays(
+        self, harbour: Harbour, thread_id: ThreadId
+    ) -> None:
+        helpers = await asyncio.gather(*(harbour.direct(thread_id) for _ in range(8)))
+        try:
+            for helper in helpers:
+                assert (await helper.run("true", time_limit=20)).exit_code == 0
+        finally:
+            for helper in helpers:
+                await helper.close()
+
     async def test_a_sandbox_removed_behind_our_back_is_made_again(
         self, harbour: Harbour, thread_id: ThreadId, sandbox: Sandbox, sh: Sh
     ) -> None:

@@ -97,12 +97,13 @@ class BubblewrapSandboxes:
         known = self._running.get(thread_id)
         wanted = self._profile(profile or (known.profile if known else DEFAULT_PROFILE))
         place = await asyncio.to_thread(self._folders.prepare, thread_id, wanted)
-        if known is not None and known.profile != wanted.name:
-            await self._kill(thread_id)
+        known = self._running.get(thread_id)  # again: others may have been as quick
         if known is None or known.profile != wanted.name:
             workspace, shared = place.workspace.path.resolve(), place.shared.path.resolve()
             cell = Cell(self._prefix + thread_id, workspace, shared, place.agent, wanted.tmp_mb, self._targets)
             self._running[thread_id] = _Sandbox(wanted.name, cell, datetime.now(UTC))
+            if known is not None:
+                await self._kill(thread_id, known)
         return Bounds(_rlimits(wanted), place.bounds.disk_bytes, place.bounds.max_files)
 
     async def open_helper(self, thread_id: ThreadId, *, fencing_token: int | None = None) -> BwrapChannel:
