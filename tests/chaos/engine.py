@@ -15,6 +15,7 @@ _START_SECONDS = 60
 _STOP_SECONDS = 60
 _POLL_SECONDS = 0.2
 _ALONE = ("--bridge=none", "--iptables=false", "--ip6tables=false", "--ip-forward=false", "--ip-masq=false")
+_APART = ("unshare", "--net")  # an engine without a bridge deletes the machine's docker0, which is the other engine's
 
 
 class OwnEngine:
@@ -31,7 +32,7 @@ class OwnEngine:
         places = ("--data-root", folder / "data", "--exec-root", folder / "exec", "--pidfile", folder / "pid")
         with (folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                ["dockerd", "--host", self.url, *places, *_ALONE],
+                [*_APART, "dockerd", "--host", self.url, *places, *_ALONE],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
