@@ -103,6 +103,17 @@ def test_derived_from_a_default_that_allows_all_of_it_ours_does_not(tmp_path: Pa
     assert names(derived(tmp_path, default), action="SCMP_ACT_ALLOW") == {"read"}
 
 
+def test_two_requests_are_refused_and_whatever_differs_from_them_in_a_bit_is_not(tmp_path: Path) -> None:
+    rules = [rule["args"][0] for rule in derived(tmp_path, {"syscalls": []})["syscalls"] if rule["names"] == ["ioctl"]]
+
+    def allowed(request: int) -> bool:
+        return any(request & rule["value"] == rule["valueTwo"] for rule in rules)
+
+    for refused in (0x401C5820, 0x40086602):
+        assert not allowed(refused) and not allowed(refused | 5 << 32)
+        assert all(allowed(refused ^ 1 << bit) for bit in range(32))
+
+
 def test_nothing_is_allowed_on_the_ground_of_a_capability(tmp_path: Path) -> None:
     rule = {"names": ["reboot2"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_SYS_BOOT"]}}
     assert "reboot2" not in json.dumps(derived(tmp_path, {"syscalls": [rule]}))

@@ -42,6 +42,8 @@ _SYSCALLS = {
         "modify_ldt": (154, 0, 0, 0),
         "ioctl_of_projects": (16, -1, 0x401C5820, 0),
         "ioctl_of_projects_with_bits_that_do_not_count": (16, -1, 0x5401C5820, 0),
+        "ioctl_of_flags": (16, -1, 0x40086602, 0),
+        "ioctl_of_flags_with_bits_that_do_not_count": (16, -1, 0x540086602, 0),
         "file_setattr": (469, -1, 0, 0, 0, 0),
     },
 }
@@ -49,7 +51,8 @@ _SYSCALLS = {
 # keys and a log are things of its own, which end with it.
 _GVISOR_OWN = {
     *("unshare", "setns", "clone", "clone3", "mount", "umount2", "chroot", "keyctl", "process_vm_readv", "syslog"),
-    *("ioctl_of_projects", "ioctl_of_projects_with_bits_that_do_not_count", "syslog"),
+    *("ioctl_of_projects", "ioctl_of_projects_with_bits_that_do_not_count"),
+    *("ioctl_of_flags", "ioctl_of_flags_with_bits_that_do_not_count"),
 }
 _REFUSALS = {
     "runc": {name: {"EPERM"} for name in _SYSCALLS["x86_64"]}
