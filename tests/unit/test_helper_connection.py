@@ -26,7 +26,6 @@ NONSENSE = {
     "a report without end": frame(b"x", 1, b"[" * 60_000),
     "a number without end": frame(b"x", 1, b'{"outcome":' + b"9" * 60_000 + b"}"),
     "more output than was allowed": frame(b"o", 1, b"x" * CHUNK) * (CREDIT // CHUNK + 1),
-    "more pieces than anybody sends": (frame(b"o", 1, b"x") + frame(b"e", 1, b"x")) * 40_000,
     "a credit of another size": frame(b"w", 1, b"\x00"),
     "words after the last": report(1) + frame(b"o", 1, b"x"),
     "a connection that nobody wants": frame(b"n", INSIDE),
@@ -322,6 +321,17 @@ class TestDistrust:
         await connection.close()
         assert helper.closed
 
+    async def test_more_pieces_than_anybody_sends_end_the_connection(self) -> None:
+        helper = StubHelper()
+        connection = await helper.open()
+        async with connection.stream(ORDER) as talk:
+            helper.say((frame(b"o", 1, b"x") + frame(b"e", 1, b"x")) * 40_000)
+            with pytest.raises(SandboxGone):
+                await connection.order(ORDER, time_limit=5)
+        assert talk.result.outcome is Outcome.LOST
+        await connection.close()
+        assert helper.closed
+
     async def test_frames_of_orders_that_nobody_gave_are_dropped(self) -> None:
         helper = StubHelper()
         connection = await helper.open()
@@ -410,6 +420,66 @@ class TestConnectionsFromInside:
             await order
         await connection.close()
         assert helper.closed
+
+    async def test_those_that_are_over_count_until_the_helper_takes_the_word(self) -> None:
+        """Else one that takes nothing could have any number of them wait here to be closed."""
+        helper = StubHelper()
+
+        async def leave(_: OpenOrder) -> None: ...
+
+        connection = await helper.open(on_connection=leave)
+        helper.takes = False
+        for number in range(64):
+            helper.say(frame(b"n", FROM_INSIDE | number))
+            await helper.hears(b"K", number=FROM_INSIDE | number)
+        helper.say(frame(b"n", FROM_INSIDE | 64))
+        await asyncio.sleep(0.01)
+        assert connection.lost
+        await connection.close()
+
+
+class TestOthersHaveTheirTurn:
+    @pytest.mark.parametrize("flood", [frame(b"o", 1, b"x") + frame(b"e", 1, b"x"), frame(b"w", 1, bytes(4))])
+    async def test_among_many_small_frames(self, flood: bytes) -> None:
+        helper = StubHelper()
+        connection = await helper.open()
+        order = asyncio.create_task(connection.order(ORDER, time_limit=60))
+        await helper.hears(b"G")
+        turns = 0
+
+        async def take_turns() -> None:
+            nonlocal turns
+            while not order.done():
+                turns += 1
+                await asyncio.sleep(0)
+
+        others = asyncio.create_task(take_turns())
+        helper.say(flood * 4000)
+        helper.say(report(1))
+        await asyncio.wait([order, others])
+        assert turns >= 4000 // 1000
+        await connection.close()
+
+    async def test_while_much_that_has_come_is_read(self) -> None:
+        helper = StubHelper()
+        connection = await helper.open()
+        turns = 0
+
+        async def take_turns() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        async with connection.stream(ORDER) as talk:
+            helper.say((frame(b"o", 1, b"x") + frame(b"e", 1, b"x")) * 5000 + report(1))
+            async for _ in talk:
+                break
+            others = asyncio.create_task(take_turns())
+            assert len(await read_all(talk)) == 9999
+            others.cancel()
+        assert turns >= 9999 // 1500
+        await connection.close()
 
 
 def test_the_hello_of_the_stub_is_one() -> None:

@@ -26,6 +26,7 @@ _KILL_SECONDS = 1.2
 _LATE_SECONDS = 5.0  # after which the helper, which keeps the time itself, is not waited for any more
 _COMPLAINT = 500
 _LARGE = 16 * 1024
+_AT_ONCE = 500  # frames
 _MOST_NOISE = 10_000  # frames that carry nothing, beside those that answer what was sent
 _NOISE_EACH = 1000  # of a connection from inside, whose program may write on while it is being ended
 
@@ -161,8 +162,9 @@ class HelperConnection:
     async def _listen(self) -> None:
         try:
             while data := await self._channel.receive():
-                self._take_all(data)
-                if len(data) > _LARGE:  # more may be there already: others have their turn
+                self._received += data
+                while self._take_some() or len(data) > _LARGE:  # more may be there already: others have their turn
+                    data = b""
                     await asyncio.sleep(0)
         except ValueError as error:
             log.warning("helper_distrusted", reason=str(error)[:_COMPLAINT])
@@ -188,11 +190,10 @@ class HelperConnection:
         for talk in self._open.values():
             talk.lose()
 
-    def _take_all(self, data: bytes) -> None:
-        received = self._received
-        received += data
-        start = 0
-        while len(received) - start >= HEADER.size:
+    def _take_some(self) -> bool:
+        """Take frames that are there, not too many; whether there may be more."""
+        received, start, taken = self._received, 0, 0
+        while taken < _AT_ONCE and len(received) - start >= HEADER.size:
             kind, number, size = HEADER.unpack_from(received, start)
             if size > CHUNK:
                 raise ValueError("a frame too large")
@@ -200,8 +201,9 @@ class HelperConnection:
             if len(received) < end:
                 break
             self._take(kind, number, bytes(received[start + HEADER.size : end]))
-            start = end
+            start, taken = end, taken + 1
         del received[:start]
+        return taken == _AT_ONCE
 
     def _take(self, kind: bytes, number: int, payload: bytes) -> None:
         if not self._greeted:
@@ -243,6 +245,8 @@ class HelperConnection:
         try:
             await on_connection(talk)
         finally:
-            self._open.pop(talk.number, None)
-            if not talk.ended:
-                await self._send(b"K", talk.number, b"")
+            try:
+                if not talk.ended:
+                    await self._send(b"K", talk.number, b"")
+            finally:  # not before the helper has taken the word: else any number could wait for that
+                self._open.pop(talk.number, None)

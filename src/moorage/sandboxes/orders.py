@@ -12,6 +12,7 @@ from moorage.sandboxes.port import Outcome, SandboxGone, StartedTooLate, start_b
 from moorage.sandboxes.reports import Report
 
 _MOST_PIECES = 65_536
+_AT_ONCE = 1000  # pieces; more than come at once, so that they do not pile up
 _OUTPUT = (b"o", b"e")
 
 type Send = Callable[[bytes, int, bytes], Awaitable[None]]
@@ -40,7 +41,7 @@ class OpenOrder:
         self._news = asyncio.Event()
         self._has_room = asyncio.Event()
         self._discarding = False
-        self._taken = 0
+        self._at_once = 0
         self._feeding: asyncio.Task[None] | None = None
 
     @property
@@ -137,7 +138,7 @@ class OpenOrder:
         return self
 
     async def __anext__(self) -> tuple[bytes, bytes]:
-        if not await self._in_time(self._allow_more()):
+        if (self._due >= CREDIT // 4 or self._at_once >= _AT_ONCE) and not await self._in_time(self._allow_more()):
             self.late = True
             raise StopAsyncIteration
         while not self._pieces:
@@ -147,7 +148,8 @@ class OpenOrder:
                 raise StopAsyncIteration
             self.late = not await self._in_time(self._wait(self._news))
         kind, piece = self._pieces.popleft()
-        self._taken = len(piece)
+        self._due += len(piece)
+        self._at_once += 1
         return kind, bytes(piece)
 
     async def send(self, data: bytes) -> None:
@@ -193,12 +195,12 @@ class OpenOrder:
         await self.finish()
 
     async def _allow_more(self) -> None:
-        self._due += self._taken
-        self._taken = 0
+        self._at_once = 0
         if self._due >= CREDIT // 4 and not self.ended:
             due, self._due = self._due, 0
             self._allowed += due
             await self._send(b"W", self.number, CREDIT_BYTES.pack(due))
+        await asyncio.sleep(0)  # others have their turn
 
     async def _in_time(self, work: Awaitable[None]) -> bool:
         """A helper that takes nothing any more holds up whoever sends, too."""
