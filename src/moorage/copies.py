@@ -1,17 +1,25 @@
 """Copies of threads: a conversation can go on in two ways, from where it stands or from a moment of its past."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from moorage.errors import Conflict, LimitExceeded, NotFound
+from moorage.errors import Conflict, LimitExceeded, NotFound, Unavailable
 from moorage.events import scrub_text
 from moorage.idempotency import RequestKey
 from moorage.ids import ThreadId, new_thread_id
 from moorage.snapshots import CopiedFiles
+from moorage.telemetry import get_logger
 from moorage.threads import Thread, ThreadBusy
 
-__all__ = ["Copied", "Copies", "CopyStore", "Moment", "ThreadBusy"]
+__all__ = ["ANNOUNCED_SECONDS", "Copied", "Copies", "CopyStore", "Moment", "ThreadBusy"]
+
+ANNOUNCED_SECONDS = 60.0
+_ANNOUNCEMENTS = 4  # as many in that time: one that is late, or lost, does no harm
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +52,14 @@ class CopyStore(Protocol):
 
     async def find_earlier(self, source: Thread, request: RequestKey) -> Copied | None:
         """The copy that this very request made before."""
+        ...
+
+    async def announce(self, source: Thread, target: ThreadId) -> None:
+        """Keep the sandbox of a thread that is to come from being taken for an orphan, for ANNOUNCED_SECONDS."""
+        ...
+
+    async def withdraw(self, source: Thread, target: ThreadId) -> None:
+        """It does not come. One that is inserted need not be announced any more, either."""
         ...
 
     async def insert(
@@ -118,17 +134,40 @@ class Copies:
                 thread, target, title=name, quota=self._quota, as_of=as_of, request=request, moment=moment
             )
         except (Conflict, LimitExceeded, NotFound):  # after anything else the copy may be there
-            await self._remove_files(target.thread_id)
+            await self._remove(thread, target.thread_id)
             raise
         if made != target:
-            await self._remove_files(target.thread_id)
+            await self._remove(thread, target.thread_id)
         return made
 
     async def _with_files(self, thread: Thread, moment: Moment | None) -> Copied:
         target = new_thread_id(thread.owner_id)
         try:
-            files = await self._copy_files(thread, target, moment.checkpoint_id if moment else None)
+            async with self._announced(thread, target):
+                files = await self._copy_files(thread, target, moment.checkpoint_id if moment else None)
         except BaseException:
-            await self._remove_files(target)
+            await self._remove(thread, target)
             raise
         return Copied(target, files)
+
+    @asynccontextmanager
+    async def _announced(self, thread: Thread, target: ThreadId) -> AsyncGenerator[None]:
+        await self._store.announce(thread, target)
+        announcing = asyncio.create_task(self._keep_announcing(thread, target))
+        try:
+            yield
+        finally:
+            announcing.cancel()
+            await asyncio.wait([announcing])
+
+    async def _keep_announcing(self, thread: Thread, target: ThreadId) -> None:
+        while True:
+            await asyncio.sleep(ANNOUNCED_SECONDS / _ANNOUNCEMENTS)
+            try:
+                await self._store.announce(thread, target)
+            except Unavailable as error:  # the next one may come in time
+                log.warning("copy_not_announced", thread_id=target, reason=error.detail)
+
+    async def _remove(self, thread: Thread, target: ThreadId) -> None:
+        await self._remove_files(target)
+        await self._store.withdraw(thread, target)

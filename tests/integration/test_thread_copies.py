@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -14,6 +15,7 @@ from tests.fake_agent import call, calls
 from tests.folder_trees import FolderPlaces
 from tests.integration.runs_harness import ALICE, APPROVE, Harbor, end_of, open_harbor, text_of, types
 
+from moorage.adapters.postgres.busy_threads import BusyThreads
 from moorage.adapters.postgres.checkpoint_reader import ThreadReader
 from moorage.adapters.postgres.copies import PostgresCopyStore
 from moorage.adapters.postgres.pool import Database
@@ -23,7 +25,7 @@ from moorage.agent.states import States
 from moorage.assistants import Assistant, get_assistant
 from moorage.copies import Copies, ThreadBusy
 from moorage.idempotency import request_key
-from moorage.ids import UserId
+from moorage.ids import ThreadId, UserId, new_thread_id
 from moorage.runtime.snapshots import find_moment
 from moorage.sandboxes.trees import TreeBounds, TreeRefused
 from moorage.snapshots import CopiedFiles, SnapshotLimits, Snapshots
@@ -255,6 +257,51 @@ async def test_files_that_cannot_be_copied_refuse_the_copy_and_leave_nothing(dat
             await yard.copies(harbor).copy(thread)
         assert await harbor.store.count_active(ALICE) == 1
         assert [path.name for path in yard.places.root.iterdir()] == [thread.thread_id]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_nobody_takes_the_sandbox_of_a_copy_that_is_being_made_for_an_orphan(
+    database: Database, yard: Yard, fails: bool
+) -> None:
+    """It has no row yet, and whoever clears up is another process, perhaps."""
+    threads, seen = BusyThreads(database), list[ThreadId]()
+
+    async def meanwhile() -> None:
+        if yard.places.asked[-1] != "plant":
+            return
+        [target] = {ThreadId(path.name) for path in yard.places.root.iterdir()} - {thread.thread_id}
+        assert await threads.existing([target]) == {target}
+        async with threads.hold_idle([target]) as idle:
+            assert idle == set()
+        seen.append(target)
+        if fails:
+            raise TreeRefused("no")
+
+    async with open_harbor(database, SCRIPT) as harbor:
+        thread = await harbor.new_thread()
+        yard.write(thread, a="x")
+        yard.places.meanwhile = meanwhile
+        with pytest.raises(TreeRefused) if fails else nullcontext():
+            await yard.copies(harbor).copy(thread)
+        [target] = seen
+        assert await threads.existing([target]) == (set() if fails else {target})
+        async with threads.hold_idle([target]) as idle:
+            assert idle == {target}
+
+
+async def test_a_copy_that_died_with_its_server_is_an_orphan_after_a_while(database: Database, yard: Yard) -> None:
+    async with open_harbor(database, SCRIPT) as harbor:
+        thread, target = await harbor.new_thread(), new_thread_id(ALICE)
+        store = PostgresCopyStore(database, session_life=timedelta(hours=1))
+        await store.announce(thread, target)
+        threads = BusyThreads(database)
+        assert await threads.existing([target]) == {target}
+        async with database.tenant_transaction(ALICE) as connection:
+            await connection.execute("UPDATE coming_threads SET until = now()")
+        assert await threads.existing([target]) == set()
+        await store.announce(thread, other := new_thread_id(ALICE))
+        found = await database.tenant_rows(ALICE, "SELECT thread_id FROM coming_threads", [])
+        assert [row["thread_id"] for row in found] == [other]
 
 
 async def test_who_goes_away_while_files_are_planted_leaves_nothing(database: Database, yard: Yard) -> None:

@@ -14,7 +14,12 @@ _BUSY = "SELECT DISTINCT thread_id FROM runs WHERE thread_id = ANY(%s) AND statu
 # Whoever submits a run, or answers an approval, locks the thread first.
 _HOLD = "SELECT thread_id FROM threads WHERE thread_id = ANY(%s) ORDER BY thread_id FOR NO KEY UPDATE SKIP LOCKED"
 
-_EXISTING = "SELECT thread_id FROM threads WHERE thread_id = ANY(%s)"
+# Those that are being copied come soon: their files, and so their sandboxes, are there before their rows.
+_EXISTING = """
+WITH asked AS (SELECT unnest(%s::text[]) AS thread_id)
+SELECT thread_id FROM asked WHERE EXISTS (SELECT FROM threads t WHERE t.thread_id = asked.thread_id)
+    OR EXISTS (SELECT FROM coming_threads c WHERE c.thread_id = asked.thread_id AND c.until > now())
+"""
 
 _USERS = "SELECT user_id FROM users WHERE user_id = ANY(%s)"
 

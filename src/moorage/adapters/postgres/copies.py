@@ -8,7 +8,7 @@ from psycopg.types.json import Jsonb
 
 from moorage.adapters.postgres.idempotency import earlier_answer, find_answer, keep_answer
 from moorage.adapters.postgres.pool import Database
-from moorage.copies import Copied, Moment
+from moorage.copies import ANNOUNCED_SECONDS, Copied, Moment
 from moorage.events import encode, scrub_text
 from moorage.idempotency import RequestKey
 from moorage.ids import ThreadId
@@ -139,6 +139,16 @@ _COPY_AT: tuple[LiteralString, ...] = (
     """,  # noqa: S608 -- constant parts
 )
 
+# What a server left here that died over it goes with the next copy of its owner.
+_FORGET_OLD = "DELETE FROM coming_threads WHERE owner_id = %s AND until <= now()"
+
+_ANNOUNCE = """
+INSERT INTO coming_threads (thread_id, owner_id, until) VALUES (%s, %s, now() + make_interval(secs => %s))
+ON CONFLICT (thread_id) DO UPDATE SET until = EXCLUDED.until
+"""
+
+_WITHDRAW = "DELETE FROM coming_threads WHERE thread_id = %s"
+
 _LOCK_QUOTA = "SELECT pg_advisory_xact_lock(hashtextextended(%s, 1))"  # making a session takes it, too
 
 _STANDING = """
@@ -166,6 +176,15 @@ class PostgresCopyStore:
             answer = await find_answer(connection, source.owner_id, request)
         return _copied(answer) if answer else None
 
+    async def announce(self, source: Thread, target: ThreadId) -> None:
+        async with self._database.tenant_pipeline(source.owner_id) as connection:
+            await connection.execute(_FORGET_OLD, [source.owner_id])
+            await connection.execute(_ANNOUNCE, [target, source.owner_id, ANNOUNCED_SECONDS])
+
+    async def withdraw(self, source: Thread, target: ThreadId) -> None:
+        async with self._database.tenant_pipeline(source.owner_id) as connection:
+            await connection.execute(_WITHDRAW, [target])
+
     async def insert(
         self,
         source: Thread,
@@ -190,6 +209,7 @@ class PostgresCopyStore:
                 values |= await _values_of(connection, source, moment)
             for statement in _COPY if moment is None else _COPY_AT:
                 await connection.execute(statement, values)
+            await connection.execute(_WITHDRAW, [target.thread_id])
             answer = {"thread_id": target.thread_id, "files": target.files.value}
             await keep_answer(connection, source.owner_id, request, answer)
         return target
