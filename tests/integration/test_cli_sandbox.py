@@ -91,7 +91,7 @@ def test_a_running_sandbox_is_listed_until_it_is_stopped(moorage: Run, thread: T
     assert moorage("stop", thread).exit_code == 0
     assert lines(moorage("list", "--json")) == []
     [shown] = lines(moorage("list", "--all", "--json"))
-    assert (shown["thread_id"], shown["running"]) == (thread, False)
+    assert (shown["thread_id"], shown["running"], shown["profile"]) == (thread, False, None)
 
 
 def test_a_sandbox_that_a_run_uses_is_stopped_by_force_only(moorage: Run, busy: ThreadId) -> None:
@@ -131,3 +131,17 @@ def test_what_vanished_threads_left_is_named_first_and_removed_when_told_so(
 @pytest.mark.parametrize("text", ["alice", "../alice", "alice-550e8400"])
 def test_what_is_no_thread_id_is_refused(moorage: Run, text: str) -> None:
     assert moorage("stop", text).exit_code == 2
+
+
+@pytest.mark.parametrize("command", ["stop", "logs", "stats"])
+def test_a_thread_that_has_nothing_is_not_told_of_as_if_it_had(moorage: Run, command: str) -> None:
+    thread = new_thread_id(ALICE)
+    refused = moorage(command, thread)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert f"{thread} has no sandbox and no workspace" in refused.stderr
+
+
+def test_what_many_sandboxes_use_is_measured_in_the_order_of_their_names(
+    moorage: Run, thread: ThreadId, vanished: ThreadId
+) -> None:
+    assert [used["thread_id"] for used in lines(moorage("stats", "--json"))] == sorted([thread, vanished])

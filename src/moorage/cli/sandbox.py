@@ -1,5 +1,6 @@
 """`moorage sandbox`: what an operator sees of sandboxes and does to them; also beside a running server."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ import typer
 from moorage.adapters.postgres.busy_threads import BusyThreads
 from moorage.cli.sandbox_access import with_provider, with_threads
 from moorage.cli.sandbox_build import build
-from moorage.errors import Conflict
+from moorage.errors import Conflict, NotFound
 from moorage.ids import ThreadId, owner_of
 from moorage.sandboxes.places import vanished
 from moorage.sandboxes.port import SandboxInfo, SandboxProvider, SandboxStats
@@ -45,7 +46,7 @@ def list_sandboxes(
         _print_json(_shown(info) for info in found if everything or info.running)
         return
     rows = [
-        (info.thread_id, "running" if info.running else "stopped", info.profile, _since(info.started_at))
+        (info.thread_id, "running" if info.running else "stopped", _profile(info) or "-", _since(info.started_at))
         for info in found
         if everything or info.running
     ]
@@ -88,7 +89,7 @@ def gc(
 @app.command()
 def logs(thread: Thread) -> None:
     """Tell what happened to a thread's sandbox lately: made, stopped, killed, out of memory."""
-    for line in with_provider(lambda provider: provider.stats(ThreadId(thread))).log:
+    for line in with_provider(lambda provider: _log(provider, ThreadId(thread))):
         typer.echo(line)
 
 
@@ -109,7 +110,7 @@ def stats(
             _size(used.memory_bytes),
             _number(used.processes),
             "-" if used.cpu_seconds is None else f"{used.cpu_seconds:.1f} s",
-            f"{_size(used.disk_bytes)} of {_size(used.disk_limit_bytes)}",
+            "-" if used.disk_bytes is None else f"{_size(used.disk_bytes)} of {_size(used.disk_limit_bytes)}",
             _number(used.oom_kills),
         )
         for thread_id, used in found
@@ -118,6 +119,7 @@ def stats(
 
 
 async def _stop(provider: SandboxProvider, threads: BusyThreads, thread_id: ThreadId, *, force: bool) -> None:
+    await _find(provider, thread_id)
     if force:
         await provider.pause(thread_id)
         return
@@ -135,17 +137,40 @@ async def _collect(provider: SandboxProvider, threads: BusyThreads, *, remove: b
 
 
 async def _measure(provider: SandboxProvider, wanted: ThreadId | None) -> list[tuple[ThreadId, SandboxStats]]:
-    running = [info.thread_id for info in await provider.list() if info.running]
-    return [(thread_id, await provider.stats(thread_id)) for thread_id in ([wanted] if wanted else sorted(running))]
+    if wanted is not None:
+        await _find(provider, wanted)
+        return [(wanted, await provider.stats(wanted))]
+    running = sorted(info.thread_id for info in await provider.list() if info.running)
+    async with asyncio.TaskGroup() as tasks:  # the provider bounds how many are looked at together
+        measured = [tasks.create_task(provider.stats(thread_id)) for thread_id in running]
+    return [(thread_id, task.result()) for thread_id, task in zip(running, measured, strict=True)]
+
+
+async def _log(provider: SandboxProvider, thread_id: ThreadId) -> Sequence[str]:
+    log = (await provider.stats(thread_id)).log
+    if not log:
+        await _find(provider, thread_id)
+    return log
+
+
+async def _find(provider: SandboxProvider, thread_id: ThreadId) -> None:
+    """Raises NotFound for a thread that has neither a sandbox nor files: most likely a slip of the pen."""
+    if not await provider.list(folders=True, thread_id=thread_id):
+        raise NotFound(f"{thread_id} has no sandbox and no workspace: `moorage sandbox list --all` names those that do")
 
 
 def _shown(info: SandboxInfo) -> dict[str, Any]:
     return {
         "thread_id": info.thread_id,
         "running": info.running,
-        "profile": info.profile,
+        "profile": _profile(info),
         "started_at": info.started_at,
     }
+
+
+def _profile(info: SandboxInfo) -> str | None:
+    """None when it is not known: what starts next decides."""
+    return info.profile if info.started_at else None
 
 
 def _measured(used: SandboxStats) -> dict[str, Any]:
