@@ -273,9 +273,13 @@ async def test_usage_is_what_the_file_system_says_or_what_lies_there(world: Worl
 
 
 class Liar:
-    """Answers each order with the same output and the same report."""
+    """Answers each order with the same output and the same report.
 
-    def __init__(self, output: bytes, report: object) -> None:
+    In `crumbs` each byte is a piece of its own, told as output and as complaint in turn.
+    """
+
+    def __init__(self, output: bytes, report: object, *, crumbs: bool = False) -> None:
+        self._crumbs = crumbs
         self._frames = asyncio.Queue[bytes]()
         self._frames.put_nowait(self._frame(b"h", 0, b'{"version":1}'))
         self._output, self._report = output, report
@@ -289,6 +293,9 @@ class Liar:
         kind, number, _ = HEADER.unpack_from(data)
         if kind == b"C":
             self._frames.put_nowait(self._frame(b"r", number, b""))
+        elif kind == b"G" and self._crumbs:
+            for at, byte in enumerate(self._output):
+                self._frames.put_nowait(self._frame(b"oe"[at % 2 :][:1], number, bytes([byte])))
         elif kind == b"G":
             for start in range(0, len(self._output), 60_000):
                 self._frames.put_nowait(self._frame(b"o", number, self._output[start : start + 60_000]))
@@ -356,4 +363,14 @@ async def test_more_than_a_file_has_is_not_passed_on() -> None:
     connection = await HelperConnection.open(Liar(len(head).to_bytes(4, "big") + head + b"y" * 100, FINE))
     files = HelperFiles(connection, workspace="/workspace", shared="/shared", bounds=Bounds())
     assert await read(files, "a") == b"yyy"
+    await connection.close()
+
+
+async def test_a_file_does_not_come_in_crumbs() -> None:
+    """What is output and what a complaint in turn is not put together: each byte would be a piece of its own."""
+    head = b'["a","file",3,1]'
+    connection = await HelperConnection.open(Liar(len(head).to_bytes(4, "big") + head + b"yyy", FINE, crumbs=True))
+    files = HelperFiles(connection, workspace="/workspace", shared="/shared", bounds=Bounds())
+    with pytest.raises(SandboxUnavailable, match="does not make sense"):
+        await read(files, "a")
     await connection.close()

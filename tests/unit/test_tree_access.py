@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -22,8 +23,9 @@ DONE = Report(Outcome.EXITED)
 class Liar:
     """A helper that answers each order with these bytes, in pieces of this size, and this report."""
 
-    def __init__(self, said: bytes, report: Report = DONE, *, piece: int = 7) -> None:
+    def __init__(self, said: bytes, report: Report = DONE, *, piece: int = 7, kind: bytes = b"o") -> None:
         self.result = report
+        self._kind = kind
         self.orders: list[Mapping[str, Any]] = []
         self._pieces = [said[start : start + piece] for start in range(0, len(said), piece)]
 
@@ -44,7 +46,7 @@ class Liar:
     async def __anext__(self) -> tuple[bytes, bytes]:
         if not self._pieces:
             raise StopAsyncIteration
-        return b"o", self._pieces.pop(0)
+        return self._kind, self._pieces.pop(0)
 
 
 def trees(liar: Liar, bounds: Bounds | None = None) -> HelperTrees:
@@ -91,6 +93,24 @@ async def test_a_file_comes_in_pieces_and_holes() -> None:
 async def test_a_file_that_is_not_what_was_listed_is_refused(said: bytes) -> None:
     with pytest.raises(TreeRefused):
         await fetched(said)
+
+
+async def test_a_file_does_not_come_as_complaints() -> None:
+    async with trees(Liar(record(b"d", 10, b"x" * 10), kind=b"e")).fetch([FILE]) as files:
+        file = await anext(files)
+        with pytest.raises(TreeRefused):
+            await anext(file.pieces)
+
+
+async def test_a_file_does_not_come_in_crumbs() -> None:
+    """Each record costs the server something, however little it holds; those of a file system's blocks are larger."""
+    large = replace(FILE, size=100_000)
+    async with trees(Liar(record(b"d", 1, b"x") * 100_000, piece=60_000)).fetch([large]) as files:
+        file = await anext(files)
+        for _ in range(100):
+            await anext(file.pieces)
+        with pytest.raises(TreeRefused):
+            await anext(file.pieces)
 
 
 async def test_a_file_that_changed_may_be_shorter() -> None:

@@ -185,7 +185,7 @@ class _Output:
 
     def __init__(self, talk: OpenOrder) -> None:
         self._talk = talk
-        self._ready = b""
+        self._ready = bytearray()
 
     async def at_least(self, size: int) -> None:
         while len(self._ready) < size:
@@ -193,14 +193,14 @@ class _Output:
 
     async def exactly(self, size: int) -> bytes:
         await self.at_least(size)
-        found, self._ready = self._ready[:size], self._ready[size:]
-        return found
+        return self._take(size)
 
     async def rest(self, size: int) -> AsyncGenerator[bytes]:
         """So many bytes; raises SandboxDied when there are fewer, as of a file that was cut meanwhile."""
         while size > 0:
             await self.at_least(1)
-            found, self._ready = self._ready[:size], b""
+            found = self._take(size)
+            self._ready.clear()
             size -= len(found)
             yield found
 
@@ -211,11 +211,17 @@ class _Output:
             if most < 0:
                 raise _nonsense()
             if self._ready:
-                yield self._ready
-            self._ready = await self._piece() or b""
-            if not self._ready:
+                yield self._take(len(self._ready))
+            piece = await self._piece()
+            if piece is None:
                 _raise_for(self._talk.result)
                 return
+            self._ready += piece
+
+    def _take(self, size: int) -> bytes:
+        found = bytes(self._ready[:size])
+        del self._ready[:size]
+        return found
 
     async def _next(self) -> bytes:
         piece = await self._piece()
@@ -227,7 +233,9 @@ class _Output:
     async def _piece(self) -> bytes | None:
         try:
             async with asyncio.timeout(FILE_SECONDS):
-                async for _, data in self._talk:
+                async for kind, data in self._talk:
+                    if kind != b"o":  # in turn with the other, each byte would be a piece of its own
+                        raise _nonsense()
                     return data
         except TimeoutError:
             raise SandboxUnavailable("The sandbox does not answer.") from None

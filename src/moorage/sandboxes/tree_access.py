@@ -28,6 +28,8 @@ from moorage.sandboxes.trees import (
 _LIST_SECONDS = 120.0
 _PLANT_SECONDS = 1800.0
 _BLOCK = 64 * 1024
+_SMALLEST_BLOCK = 512
+_CRUMBS = 100  # of a file that was cut while it was read
 _MOST_ANSWER_BYTES = 1024
 _REFUSALS = {
     "too_many_files": "There are more files than a snapshot may have",
@@ -106,27 +108,30 @@ class _Records:
 
     def __init__(self, talk: OpenOrder) -> None:
         self._talk = talk
-        self._ready = b""
+        self._ready = bytearray()
 
     async def next(self) -> tuple[bytes, int]:
         while len(self._ready) < RECORD.size:
             self._ready += await self._piece()
         kind, number = RECORD.unpack_from(self._ready)
-        self._ready = self._ready[RECORD.size :]
+        del self._ready[: RECORD.size]
         return kind, number
 
     async def data(self, size: int) -> AsyncGenerator[bytes]:
         while size:
             if not self._ready:
-                self._ready = await self._piece()
-            found, self._ready = self._ready[:size], self._ready[size:]
+                self._ready += await self._piece()
+            found = bytes(self._ready[:size])
+            del self._ready[:size]
             size -= len(found)
             yield found
 
     async def _piece(self) -> bytes:
         try:
             async with asyncio.timeout(FILE_SECONDS):
-                async for _, data in self._talk:
+                async for kind, data in self._talk:
+                    if kind != b"o":  # in turn with the other, each byte would be a piece of its own
+                        raise TreeRefused("The sandbox complains in the middle of its files")
                     return data
         except TimeoutError:
             raise SandboxUnavailable("The sandbox does not answer.") from None
@@ -150,6 +155,7 @@ class _File:
 
     async def _pieces(self, records: _Records) -> AsyncGenerator[Piece]:
         left = self.entry.size
+        crumbs = _CRUMBS
         while True:
             kind, number = await records.next()
             if kind == b"e":
@@ -160,6 +166,9 @@ class _File:
             left -= number
             if left < 0 or not number or kind not in (b"d", b"h"):
                 raise TreeRefused("The sandbox hands over more of a file than there is")
+            crumbs -= number < _SMALLEST_BLOCK
+            if crumbs < 0:
+                raise TreeRefused("The sandbox hands over a file in pieces that no file system has")
             if kind == b"h":
                 yield number
                 continue
