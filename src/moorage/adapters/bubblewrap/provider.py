@@ -12,7 +12,7 @@ from typing import Literal
 
 from moorage.adapters.bubblewrap.leftovers import find_sandboxes, kill_sandbox, measure_sandbox, runs
 from moorage.adapters.bubblewrap.process import BwrapChannel, Cell, start
-from moorage.adapters.folders import Folders
+from moorage.adapters.folders import Folders, Place
 from moorage.adapters.folders.asking import is_listed
 from moorage.errors import AppError, InvalidInput
 from moorage.ids import ThreadId, UserId, new_thread_id, owner_of
@@ -40,6 +40,7 @@ class _Sandbox:
     """What this process knows of one: there is nothing to it but its helpers, and the right to start one."""
 
     profile: str
+    place: Place
     cell: Cell
     started_at: datetime
     channels: set[BwrapChannel] = field(default_factory=set[BwrapChannel])
@@ -101,7 +102,7 @@ class BubblewrapSandboxes:
         if known is None or known.profile != wanted.name:
             workspace, shared = place.workspace.path.resolve(), place.shared.path.resolve()
             cell = Cell(self._prefix + thread_id, workspace, shared, place.agent, wanted.tmp_mb, self._targets)
-            self._running[thread_id] = _Sandbox(wanted.name, cell, datetime.now(UTC))
+            self._running[thread_id] = _Sandbox(wanted.name, place, cell, datetime.now(UTC))
             if known is not None:
                 await self._kill(thread_id, known)
         return Bounds(_rlimits(wanted), place.bounds.disk_bytes, place.bounds.max_files)
@@ -111,9 +112,10 @@ class BubblewrapSandboxes:
         if (sandbox := self._running.get(thread_id)) is None:
             raise SandboxGone("The sandbox is not running.")
         channel = await start(sandbox.cell)
-        if self._running.get(thread_id) is not sandbox:
+        held = await asyncio.to_thread(self._folders.holds, sandbox.place)
+        if not held or self._running.get(thread_id) is not sandbox:
             await channel.close()
-            raise SandboxGone("The sandbox was stopped meanwhile.")
+            raise SandboxGone("The sandbox was stopped, or its workspace unmounted, meanwhile.")
         sandbox.channels = {old for old in sandbox.channels if old.alive} | {channel}
         return channel
 

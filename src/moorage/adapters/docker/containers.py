@@ -96,7 +96,7 @@ class Containers:
                 if running and (profile is None or current):
                     return place.bounds
                 self._discard(thread_id, found, replaced=bool(running))
-            self._make(thread_id, body)
+            self._make(thread_id, place, body)
             self._registry.note(thread_id, f"created under profile {wanted.name}")
             return place.bounds
 
@@ -123,7 +123,8 @@ class Containers:
             label = str(found["Config"]["Labels"].get(PROFILE_LABEL))
             profile = self._profiles.get(label) or self._profile(DEFAULT_PROFILE)
             self._engine.remove(name)
-            self._make(thread_id, self._maker.body(profile, self._folders.prepare(thread_id, profile)))
+            place = self._folders.prepare(thread_id, profile)
+            self._make(thread_id, place, self._maker.body(profile, place))
             self._registry.note(thread_id, "all processes killed: made anew")
 
     def pause(self, thread_id: ThreadId) -> None:
@@ -224,8 +225,11 @@ class Containers:
             self._registry.note(thread_id, f"handed over ready, under profile {profile.name}")
         return place
 
-    def _make(self, thread_id: ThreadId, body: Body) -> None:
-        """A new container of the thread's that runs. The name is free but for servers elsewhere."""
+    def _make(self, thread_id: ThreadId, place: Place, body: Body) -> None:
+        """A new container of the thread's that runs. The name is free but for servers elsewhere.
+
+        Raises SandboxGone when what it should show was unmounted before it could.
+        """
         name = self._name(thread_id)
         for _ in range(_CREATE_ATTEMPTS):
             try:
@@ -241,6 +245,9 @@ class Containers:
                 self._engine.start(name)
             except SandboxGone:
                 continue
+            if not self._folders.holds(place):
+                self._engine.remove(name)
+                raise SandboxGone("The workspace was unmounted while its sandbox started.")
             return
         raise SandboxUnavailable("The sandbox's container keeps being replaced by somebody else.", retry_after=5)
 

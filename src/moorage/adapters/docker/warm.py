@@ -180,6 +180,8 @@ class WarmPool:
         self._folders.discard(ready.owner, ready.place.name)
 
     def _is_alive(self, ready: _Ready) -> bool:
+        if not self._folders.holds(ready.place):  # nobody knows what its container shows
+            return False
         found = self._maker.engine.inspect(ready.container) if ready.is_connected else None
         return found is not None and bool(found["State"]["Running"])
 

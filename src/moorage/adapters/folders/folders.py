@@ -111,6 +111,11 @@ class Folders:
         """The thread's folders, made when missing and ready to be used. Safe to repeat."""
         return self._prepare(thread_id, thread_owner(thread_id), profile)
 
+    def holds(self, place: Place) -> bool:
+        """Whether the place is as `prepare` left it: nobody unmounted its file systems since."""
+        folders = (place.workspace.path, place.shared.path)
+        return all(is_mount(folder) for folder in folders if image_of(folder).exists())
+
     def release(self, thread_id: ThreadId) -> None:
         """Nothing runs in the thread's sandbox any more: let go of what its folder costs while it is used."""
         path = self.path(thread_id)
