@@ -51,6 +51,12 @@ def test_a_broker_that_is_not_there_is_told(doctor, tmp_path: Path) -> None:
     assert "broker" in found["sandbox"]["detail"]
 
 
+def test_packages_that_the_engine_does_not_see_stop_the_start_and_not_the_first_user(doctor) -> None:
+    code, found = doctor(SANDBOX="docker", SANDBOX_STORAGE="watch", SANDBOX_PACKAGES_DIR="/nowhere/wheels")
+    assert (code, found["sandbox"]["status"]) == (EXIT_FAILED, "fail")
+    assert found["sandbox"]["detail"] == "SANDBOX_PACKAGES_DIR: the engine's machine has no folder /nowhere/wheels"
+
+
 def test_the_embedded_postgres_is_tried_where_none_is_set(doctor, public_tmp_path: Path) -> None:
     _, found = doctor(DATABASE_URL="", DATA_DIR=str(public_tmp_path / "new"))
     assert found["database"]["status"] == "ok"

@@ -4,6 +4,7 @@ The bodies are the Engine API's own (https://docs.docker.com/reference/api/engin
 """
 
 import os
+import re
 import secrets
 import socket
 import ssl
@@ -33,6 +34,10 @@ _UNSEEN_FOLDER = (
     "The Docker engine does not see the workspace folder. When the server runs in a container or the engine on another "
     "machine, set SANDBOX_HOST_WORKSPACE_ROOT and SANDBOX_HOST_SHARED_DIR to the engine's names of these folders."
 )
+
+UNSEEN_FOLDER = "unseen_folder"
+
+_PATH = re.compile(r"(?<![\w.])/[^\s'\",;:)\]]+")
 
 log = get_logger(__name__)
 
@@ -249,9 +254,14 @@ def _explained() -> Generator[None]:
     except docker.errors.APIError as error:
         if error.status_code == 409:
             raise SandboxGone("The sandbox's container does not run.") from None
-        reason = str(error.explanation)
-        raise SandboxUnavailable(
-            _UNSEEN_FOLDER if "bind source path" in reason else f"The Docker engine refused: {reason[:300]}"
-        ) from None
+        raise _refused(str(error.explanation)) from None
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError):
         raise SandboxUnavailable(_NO_ENGINE, code="no_engine", retry_after=5) from None
+
+
+def _refused(reason: str) -> SandboxUnavailable:
+    """Users read it, too: the paths of this machine are for the log."""
+    log.error("engine_refused", reason=reason)
+    if "bind source path" in reason:
+        return SandboxUnavailable(_UNSEEN_FOLDER, code=UNSEEN_FOLDER)
+    return SandboxUnavailable(f"The Docker engine refused: {_PATH.sub('(a path)', reason)[:300]}")

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 
 from moorage.adapters.docker.container import GVISOR_RUNTIMES
-from moorage.adapters.docker.engine import Body
+from moorage.adapters.docker.engine import UNSEEN_FOLDER, Body
 from moorage.adapters.docker.making import ContainerMaker
 from moorage.sandboxes.port import AgentIdentity, SandboxUnavailable, Shortcoming
 from moorage.sandboxes.profiles import SandboxProfile
@@ -92,6 +92,13 @@ def probe(maker: ContainerMaker, profile: SandboxProfile) -> str:
         maker.engine.start(name)
         user = f"{_NOBODY.uid}:{_NOBODY.gid}"
         said = maker.engine.run(name, ("sh", "-c", _LOOK), user=user, seconds=_PROBE_SECONDS)
+    except SandboxUnavailable as error:
+        if error.code != UNSEEN_FOLDER:
+            raise
+        packages = maker.settings.packages  # the only folder that a probe has
+        raise SandboxUnavailable(
+            f"SANDBOX_PACKAGES_DIR: the engine's machine has no folder {packages}", code="no_packages"
+        ) from None
     finally:
         maker.engine.remove(name)
     text = said.decode(errors="replace")

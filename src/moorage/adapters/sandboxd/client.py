@@ -171,9 +171,9 @@ class BrokerSandboxes:
 
     def _unreachable(self, error: OSError) -> SandboxUnavailable:
         if error.errno in (errno.EACCES, errno.EPERM):
-            detail = f"This process (uid {os.geteuid()}) has no right to use the broker's socket {self._path}."
+            detail = f"This process (uid {os.geteuid()}) has no right to use the broker's socket, SANDBOX_BROKER."
             return SandboxUnavailable(detail, code="no_broker")
-        return _away(f"does not answer at {self._path} (is `moorage sandboxd` running?)")
+        return _away("does not answer at the socket SANDBOX_BROKER (is `moorage sandboxd` running?)")
 
 
 def _away(what: str) -> SandboxUnavailable:
