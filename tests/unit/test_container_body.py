@@ -110,7 +110,8 @@ def test_two_requests_are_refused_and_whatever_differs_from_them_in_a_bit_is_not
         return any(request & rule["value"] == rule["valueTwo"] for rule in rules)
 
     for refused in (0x401C5820, 0x40086602):
-        assert not allowed(refused) and not allowed(refused | 5 << 32)
+        assert not allowed(refused)
+        assert not allowed(refused | 5 << 32)
         assert all(allowed(refused ^ 1 << bit) for bit in range(32))
 
 

@@ -74,11 +74,12 @@ def _outer_processes(prefix: str) -> Iterator[tuple[int, str]]:
             arguments = path.read_bytes().split(b"\0")
         except OSError:
             continue
+        name, last = arguments[0], arguments[-2] if arguments[1:] else b""
+        if name == sys.executable.encode() and step in last:
+            name = start + last.partition(step)[2].partition(b'"')[0]
         pid = int(path.parent.name)
-        if arguments[0].startswith(start) and _is_outermost(pid):
-            yield pid, arguments[0].decode(errors="replace")
-        elif arguments[0] == sys.executable.encode() and step in (last := arguments[-2] if arguments[1:] else b""):
-            yield pid, (start + last.partition(step)[2].partition(b'"')[0]).decode(errors="replace")
+        if name.startswith(start) and _is_outermost(pid):
+            yield pid, name.decode(errors="replace")
 
 
 def _is_outermost(pid: int) -> bool:

@@ -62,10 +62,12 @@ class BwrapChannel:
     async def close(self) -> str:
         """Losing its stdin ends the helper; killing bwrap ends the namespace and all that is in it."""
         self._stdin.close()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_END_SECONDS):
-                await self._process.wait()
-        self.kill()
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_END_SECONDS):
+                    await self._process.wait()
+        finally:
+            self.kill()
         await self._process.wait()
         return (await self._stderr.read(_COMPLAINT_BYTES)).decode(errors="replace").strip()
 
@@ -76,15 +78,21 @@ class BwrapChannel:
 
 async def start(cell: Cell) -> BwrapChannel:
     """Start a helper that sees the cell's folders, and nothing else of anybody; raises SandboxUnavailable."""
-    etc_files = {"/etc/passwd": _pipe_with(_passwd(cell.agent)), "/etc/group": _pipe_with(_group(cell.agent))}
+    etc_files: dict[str, int] = {}
     try:
+        etc_files["/etc/passwd"] = _pipe_with(_passwd(cell.agent))
+        etc_files["/etc/group"] = _pipe_with(_group(cell.agent))
         channel = BwrapChannel(await _start(cell, etc_files))
     except OSError as error:
         raise SandboxUnavailable(f"bubblewrap could not be started: {error.strerror}") from None
     finally:
         for descriptor in etc_files.values():
             os.close(descriptor)
-    await channel.send(HELPER_SOURCE)
+    try:
+        await channel.send(HELPER_SOURCE)
+    except BaseException:
+        channel.kill()
+        raise
     return channel
 
 

@@ -17,6 +17,7 @@ from moorage.adapters.folders.asking import is_listed
 from moorage.errors import AppError, InvalidInput
 from moorage.ids import ThreadId, UserId, new_thread_id, owner_of
 from moorage.sandboxes.helper_sandbox import HelperSandbox
+from moorage.sandboxes.orders import to_the_end
 from moorage.sandboxes.port import (
     AgentIdentity,
     Bounds,
@@ -94,10 +95,11 @@ class BubblewrapSandboxes:
         await asyncio.to_thread(self._folders.prepare, thread_id, wanted)
 
     async def ensure(self, thread_id: ThreadId, *, profile: str | None, fencing_token: int | None = None) -> Bounds:
-        await asyncio.to_thread(self._registry.admit, thread_id, fencing_token)
+        await self._admit(thread_id, fencing_token)
         known = self._running.get(thread_id)
         wanted = self._profile(profile or (known.profile if known else DEFAULT_PROFILE))
         place = await asyncio.to_thread(self._folders.prepare, thread_id, wanted)
+        await self._admit(thread_id, fencing_token)  # again: this process may have been frozen meanwhile
         known = self._running.get(thread_id)  # again: others may have been as quick
         if known is None or known.profile != wanted.name:
             workspace, shared = place.workspace.path.resolve(), place.shared.path.resolve()
@@ -108,20 +110,24 @@ class BubblewrapSandboxes:
         return Bounds(_rlimits(wanted), place.bounds.disk_bytes, place.bounds.max_files)
 
     async def open_helper(self, thread_id: ThreadId, *, fencing_token: int | None = None) -> BwrapChannel:
-        await asyncio.to_thread(self._registry.admit, thread_id, fencing_token)
+        await self._admit(thread_id, fencing_token)
         if (sandbox := self._running.get(thread_id)) is None:
             raise SandboxGone("The sandbox is not running.")
         channel = await start(sandbox.cell)
-        held = await asyncio.to_thread(self._folders.holds, sandbox.place)
-        if not held or self._running.get(thread_id) is not sandbox:
-            await channel.close()
-            raise SandboxGone("The sandbox was stopped, or its workspace unmounted, meanwhile.")
+        try:
+            await self._admit(thread_id, fencing_token)  # who took over may have killed all before this one was there
+            held = await asyncio.to_thread(self._folders.holds, sandbox.place)
+            if not held or self._running.get(thread_id) is not sandbox:
+                raise SandboxGone("The sandbox was stopped, or its workspace unmounted, meanwhile.")
+        except BaseException:
+            await to_the_end(channel.close())
+            raise
         sandbox.channels = {old for old in sandbox.channels if old.alive} | {channel}
         return channel
 
     async def kill_all(self, thread_id: ThreadId, *, fencing_token: int | None = None) -> None:
         """Kills what other servers started too, even when they are frozen."""
-        await asyncio.to_thread(self._registry.admit, thread_id, fencing_token)
+        await self._admit(thread_id, fencing_token)
         await self._kill(thread_id)
 
     async def pause(self, thread_id: ThreadId) -> None:
@@ -182,6 +188,9 @@ class BubblewrapSandboxes:
         if name not in self._profiles:
             raise InvalidInput("There is no such sandbox profile.", code="unknown_profile")
         return self._profiles[name]
+
+    async def _admit(self, thread_id: ThreadId, token: int | None) -> None:
+        await asyncio.to_thread(self._registry.admit, thread_id, token)
 
     async def _kill(self, thread_id: ThreadId, sandbox: _Sandbox | None = None) -> None:
         sandbox = sandbox or self._running.get(thread_id)
