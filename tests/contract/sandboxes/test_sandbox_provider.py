@@ -19,6 +19,18 @@ type Sh = Callable[[str], Awaitable[CommandResult]]
 
 FORK_BOMB = "bomb() { bomb | bomb & }; bomb & exec sleep 30"
 
+HEADLESS = """
+import ctypes, os, subprocess, sys, threading, time
+subprocess.Popen(["sleep", sys.argv[1]])
+def go_on():
+    while open(f"/proc/{os.getpid()}/stat").read().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.01)
+    open("headless", "w").close()
+    time.sleep(3600)
+threading.Thread(target=go_on).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
 
 def unique_seconds() -> str:
     """A sleep's argument that no other process of this machine has."""
@@ -221,6 +233,20 @@ class TestLimits:
         result = await sh(f"setsid sleep {marker} & (setsid sh -c 'sleep {marker} & sleep {marker}' &) ; echo back")
         assert result.output == "back\n"
         assert await eventually(lambda: not processes_with(marker), within=2)
+
+    async def test_what_goes_on_without_its_first_thread_dies_with_the_command_too(self, sandbox: Sandbox) -> None:
+        """The kernel calls such a process a zombie. No other command is killed for its sake."""
+        marker = unique_seconds()
+        await sandbox.write_file("/workspace/headless.py", HEADLESS.encode())
+        other = asyncio.create_task(sandbox.run("while [ ! -e go ]; do sleep 0.05; done; echo alive", time_limit=30))
+        result = await sandbox.run(
+            f"setsid python3 headless.py {marker} & until [ -e headless ]; do sleep 0.05; done; echo back",
+            time_limit=20,
+        )
+        assert result.output == "back\n"
+        assert not processes_with(marker)
+        await sandbox.run("touch go", time_limit=10)
+        assert (await other).output == "alive\n"
 
     async def test_cancelling_ends_the_command_within_two_seconds(self, sandbox: Sandbox) -> None:
         marker = unique_seconds()

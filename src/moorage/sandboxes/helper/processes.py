@@ -117,10 +117,11 @@ def _children() -> "dict[int, list[int]]":
             continue
         try:
             with open(f"/proc/{name}/stat", "rb") as file:
-                state, parent = file.read().rpartition(b")")[2].split()[:2]
+                fields = file.read().rpartition(b")")[2].split()
         except OSError:
             continue
-        if state != b"Z":
+        state, parent, threads = fields[0], fields[1], fields[17]
+        if state != b"Z" or int(threads) > 1:  # one whose first thread has ended is a zombie by name only
             children.setdefault(int(parent), []).append(int(name))
     return children
 
