@@ -345,7 +345,7 @@ async def test_what_says_that_it_is_too_large_need_not_come(server: Server, file
 
 
 async def send(
-    server: Server, files: Files, request_line: str, *, length: int
+    server: Server, files: Files, request_line: str, *, length: int, **more: str
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A request without its body."""
     host, port = server.url.removeprefix("http://").split(":")
@@ -355,6 +355,7 @@ async def send(
         "authorization": files.user.client.headers["authorization"],
         "content-length": str(length),
         "content-type": "multipart/form-data; boundary=b",
+        **more,
     }
     lines = [f"{request_line.format(files.thread)} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
     writer.write("\r\n".join([*lines, "", ""]).encode())
@@ -391,6 +392,22 @@ async def test_who_goes_away_in_the_middle_leaves_nothing(server: Server, files:
         writer.close()
         await until(lambda: not (server.workspaces / "ann" / files.thread / "new").exists())
     assert await files.names() == ["a"]
+
+
+async def test_who_uploads_to_a_session_that_is_deleted_meanwhile_does_not_bring_it_back(
+    server: Server, files: Files
+) -> None:
+    await files.put("a", b"mine")
+    request_line, body = "POST /api/files/{}/upload", form((FILE, b"x" * 1000))
+    reader, writer = await send(server, files, request_line, length=len(body), expect="100-continue")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 100 ")  # from now on it is the caller's, for all it knows
+    await reader.readline()
+    assert (await files.user.client.delete(f"/api/sessions/{files.thread}")).status_code == 204
+    writer.write(body)
+    answer = await reader.readline()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert not (server.workspaces / "ann" / files.thread).exists()
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -18,6 +18,7 @@ from moorage.sandboxes.port import (
     SandboxGone,
     SandboxUnavailable,
     StaleClaim,
+    ThreadDeleted,
     fencing_token,
 )
 from moorage.sandboxes.service import Sandboxes
@@ -31,6 +32,7 @@ class World:
         self.now = 0.0
         self.working: set[ThreadId] = set()
         self.held: set[ThreadId] = set()
+        self.deleted: set[ThreadId] = set()
         self.answers = True
 
     def server(self, *, wait_seconds: float = 0) -> Sandboxes:
@@ -42,6 +44,9 @@ class World:
         if not self.answers:
             raise Unavailable("Postgres does not answer")
         return self.working & set(thread_ids)
+
+    async def existing(self, thread_ids: Collection[ThreadId]) -> set[ThreadId]:
+        return set(thread_ids) - self.deleted
 
     @asynccontextmanager
     async def hold_idle(self, thread_ids: Collection[ThreadId]) -> AsyncGenerator[set[ThreadId]]:
@@ -80,6 +85,16 @@ async def every(thread_ids: Collection[ThreadId]) -> set[ThreadId]:
 
 async def none(_: Collection[ThreadId]) -> set[ThreadId]:
     return set()
+
+
+async def test_who_comes_too_late_does_not_bring_a_deleted_thread_back(world: World, thread: ThreadId) -> None:
+    server = world.server()
+    await use(server, thread)
+    await server.delete(thread)
+    world.deleted.add(thread)
+    with pytest.raises(ThreadDeleted):
+        await use(server, thread)
+    assert await world.toys.list(folders=True) == []
 
 
 # Helpers --------------------------------------------------------------------------------------------------------------

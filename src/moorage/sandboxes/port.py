@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal, Protocol
 
-from moorage.errors import InvalidInput, Unavailable
+from moorage.errors import InvalidInput, NotFound, Unavailable
 from moorage.ids import ThreadId
 from moorage.sandboxes.files import FileAccess
 from moorage.sandboxes.trees import Trees
@@ -65,6 +65,15 @@ class StaleClaim(SandboxUnavailable):
     """A newer claim of the thread's run has asked before: nothing was done for this older one."""
 
     code = "stale_claim"
+
+
+class ThreadDeleted(NotFound):
+    """The thread was deleted before its sandbox could be used."""
+
+    code = "thread_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("No such session")
 
 
 class PathError(InvalidInput):

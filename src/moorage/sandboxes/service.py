@@ -21,6 +21,7 @@ from moorage.sandboxes.port import (
     SandboxesFull,
     SandboxGone,
     SandboxProvider,
+    ThreadDeleted,
     fencing_token,
 )
 from moorage.sandboxes.routed import RoutedSandbox
@@ -218,6 +219,7 @@ class Sandboxes:
         bounds = await self._line.take(place.owner, partial(self._ensure, place, profile, token), past=place.running)
         place.running = place.ours = True
         place.profile = profile
+        await self._refuse_if_deleted(place)
         channel = await self._provider.open_helper(thread_id, fencing_token=token)
         try:
             kill_all = partial(self._kill_all, thread_id)
@@ -227,6 +229,13 @@ class Sandboxes:
             raise
         place.helper = Helper(sandbox)
         return place.helper
+
+    async def _refuse_if_deleted(self, place: Place) -> None:
+        """Who asks for a file may have seen the thread before it was deleted: what was just made is removed again."""
+        if place.thread_id not in await self._work.existing([place.thread_id]):
+            await self._provider.remove(place.thread_id, files=True)
+            place.running = False
+            raise ThreadDeleted
 
     async def _ensure(self, place: Place, profile: str | None, token: int | None) -> Bounds:
         while True:  # more may run than may: those of servers that were killed, or a limit that was lowered since

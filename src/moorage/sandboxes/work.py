@@ -1,4 +1,4 @@
-"""Which threads have work, in whichever process: their sandboxes are nobody's to stop."""
+"""Which threads have work, in whichever process, and which are there at all: who has a say in their sandboxes."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -17,16 +17,23 @@ class Work(Protocol):
         """Those that have a queued or running run."""
         ...
 
+    async def existing(self, thread_ids: Collection[ThreadId]) -> set[ThreadId]:
+        """Those that are there, or about to be: what is of others may be removed."""
+        ...
+
     def hold_idle(self, thread_ids: Collection[ThreadId]) -> AbstractAsyncContextManager[set[ThreadId]]:
         """Those that have none, and get none before the end of the block: new runs wait, so make it short."""
         ...
 
 
 class NoWork:
-    """No thread ever has a run."""
+    """Every thread is there, and none ever has a run."""
 
     async def busy(self, thread_ids: Collection[ThreadId]) -> set[ThreadId]:
         return set(thread_ids) - set(thread_ids)
+
+    async def existing(self, thread_ids: Collection[ThreadId]) -> set[ThreadId]:
+        return set(thread_ids)
 
     @asynccontextmanager
     async def hold_idle(self, thread_ids: Collection[ThreadId]) -> AsyncGenerator[set[ThreadId]]:

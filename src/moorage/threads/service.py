@@ -179,12 +179,14 @@ class Threads:
     async def delete(self, thread: Thread) -> None:
         """Remove the session for good: runs, history, checkpoints, sandbox and workspace.
 
-        The row goes last: when something before it fails, the session is still there and can be deleted again.
+        The row goes last: when something before it fails, the session is still there and can be deleted again. Whoever
+        asked for its files until then may have made its sandbox and workspace again; from then on nobody does.
         """
         await self._store.close(thread.owner_id, thread.thread_id)
         await self._stop_runs(thread.thread_id)
         await self._remove_files(thread.thread_id)
         await self._store.delete(thread.owner_id, thread.thread_id)
+        await self._remove_files(thread.thread_id)
 
     async def active_count(self, principal: Principal) -> int:
         return await self._store.count_active(principal.user_id)
