@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from typing import Any
 
 from moorage.errors import AppError, InvalidInput
@@ -193,8 +192,10 @@ class HelperSandbox:
         await self._emptying
 
     async def _try_to_empty(self) -> None:
-        with suppress(AppError):  # when this fails too, the next use of the sandbox says why
+        try:
             await self._kill_all()
+        except AppError:  # whoever wants the sandbox next has to empty it first, and is told why that fails
+            await self.connection.close()
 
 
 def _check_command(command: str) -> None:

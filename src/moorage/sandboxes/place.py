@@ -60,7 +60,8 @@ class Helper:
 class Place:
     """`profile` is what the sandbox was last made sure to be; None: whatever it is. `token`: the newest claim's here.
 
-    `running`: it uses memory, as far as we know; `ours`: this process made use of it.
+    `running`: it uses memory, as far as we know; `ours`: this process made use of it. `to_empty`: a helper was lost,
+    and what it ran may go on.
     """
 
     thread_id: ThreadId
@@ -70,6 +71,7 @@ class Place:
     token: int = 0
     running: bool = False
     ours: bool = False
+    to_empty: bool = False
     users: int = 0
     last_used: float = 0.0
 
@@ -107,6 +109,7 @@ class Place:
         helper, self.helper = self.helper, None
         if helper is None:
             return
+        self.to_empty = self.to_empty or helper.sandbox.lost
         helper.retired = True
         if at_once or not helper.users or helper.sandbox.lost:
             await helper.sandbox.close()

@@ -54,7 +54,7 @@ class Places:
         await place.let_go()
         if place.running:
             await self._provider.pause(place.thread_id)
-            place.running = False
+            place.running = place.to_empty = False
 
     async def stop_idle(self, seconds: float) -> int:
         """Stop what nothing has used for so long; answers how many."""
@@ -71,7 +71,8 @@ class Places:
 
     async def make_room(self, wanted: Place, error: SandboxesFull) -> bool:
         """Stop the sandbox that was idle for longest; of the same user only, when it is that user's limit."""
-        self._note(await self._provider.list())
+        asked = self._clock()
+        self._note(await self._provider.list(), asked=asked)
         of_user = error.code == USER_FULL
         eligible = [place for place in self if not of_user or place.owner == wanted.owner]
         eligible.sort(key=lambda place: place.last_used)
@@ -116,13 +117,14 @@ class Places:
         Their files stay. Those of living threads that run, left by a process that ended, are stopped when idle like any
         other; what is left of those that died is cleared up.
         """
+        asked = self._clock()
         found = await self._provider.list()
         alive = await existing({info.thread_id for info in found})
         orphans = [info.thread_id for info in found if info.thread_id not in alive]
         for thread_id in orphans:
             await self._provider.remove(thread_id, files=False)
             self.forget(thread_id)
-        self._note([info for info in found if info.thread_id in alive])
+        self._note([info for info in found if info.thread_id in alive], asked=asked)
         await self._clear_up([info.thread_id for info in found if info.thread_id in alive and not info.running])
         return len(orphans)
 
@@ -140,11 +142,11 @@ class Places:
         place.running = True  # for all that we know, until it is cleared up
         await self.pause(place)
 
-    def _note(self, found: Sequence[SandboxInfo]) -> None:
-        """Know of what others started, and of what they stopped."""
+    def _note(self, found: Sequence[SandboxInfo], *, asked: float) -> None:
+        """Know of what others started, and of what they stopped, but for what was used since they were asked for."""
         running = {info.thread_id for info in found if info.running}
         for place in self:
-            if place.is_free and place.thread_id not in running:
+            if place.is_free and place.thread_id not in running and place.last_used <= asked:
                 place.running = False
         for thread_id in running:
             place = self.get(thread_id)

@@ -116,6 +116,7 @@ class Sandboxes:
             place.admit(token)
             await patiently(lambda: self._provider.kill_all(thread_id, fencing_token=token))
             await place.let_go()
+            place.to_empty = False
 
     async def close(self) -> None:
         """End the helpers, and stop the sandboxes that no run uses. The provider's own resources are its owner's."""
@@ -212,10 +213,12 @@ class Sandboxes:
     async def _open_helper(self, place: Place, profile: str | None, instead_of: OpenSandbox | None) -> Helper:
         """The caller holds the place's lock."""
         thread_id, token = place.thread_id, fencing_token.get()
-        old = place.helper.sandbox if place.helper else None
+        if place.helper is not None and place.helper.sandbox is instead_of and place.users == 1:
+            place.to_empty = True
         await place.let_go()
-        if old is not None and (old.lost or (old is instead_of and place.users == 1)):
-            await self._kill_all(thread_id)  # what it ran has nobody to end it
+        if place.to_empty:
+            await self._kill_all(thread_id)
+            place.to_empty = False
         bounds = await self._line.take(place.owner, partial(self._ensure, place, profile, token), past=place.running)
         place.running = place.ours = True
         place.profile = profile
