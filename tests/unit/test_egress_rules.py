@@ -114,6 +114,15 @@ def test_a_plain_request_is_passed_on_as_its_target_expects_it() -> None:
     )
 
 
+@pytest.mark.parametrize("header", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
+def test_what_says_how_long_the_body_is_goes_no_further_than_the_target_but_as_far(header: bytes) -> None:
+    """Else the body would be a request of its own to whoever reads it."""
+    name = header.partition(b":")[0]
+    request = parse_head(b"POST http://a.b/ HTTP/1.1\r\nConnection: " + name + b"\r\n" + header + b"\r\n\r\n")
+
+    assert header in request.forward
+
+
 @pytest.mark.parametrize(
     ("target", "path"),
     [(b"http://a.b", b"/"), (b"http://a.b/", b"/"), (b"http://a.b?x", b"/?x"), (b"HTTP://A.b/%0d", b"/%0d")],

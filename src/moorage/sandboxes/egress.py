@@ -22,6 +22,7 @@ from moorage.telemetry import get_logger
 _LISTEN_SECONDS = 10.0
 _HEAD_SECONDS = 30.0
 _CONNECT_SECONDS = 10.0
+_FIRST_SECONDS = 2.5  # for one address, when there is another
 _IDLE_SECONDS = 120.0
 _TOTAL_SECONDS = 900.0  # no command runs for longer
 _CLOSE_SECONDS = 10.0
@@ -160,7 +161,8 @@ class EgressProxy:
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         for address in addresses[:-1]:
             with suppress(OSError):
-                return await self._connect(address, target.port)
+                async with asyncio.timeout(_FIRST_SECONDS):
+                    return await self._connect(address, target.port)
         return await self._connect(addresses[-1], target.port)
 
     async def _carry(
@@ -225,6 +227,7 @@ class _Relay:
             elif data:  # gone for good
                 break
             elif self._writer.can_write_eof():
+                self._body = 0
                 self._writer.write_eof()
         download.cancel()
 
@@ -232,13 +235,15 @@ class _Relay:
         if self._body is not None:
             data = data[: self._body]
             self._body -= len(data)
-        self._writer.write(data)
-        await self._writer.drain()
+        if data:
+            self._writer.write(data)
+            await self._writer.drain()
         self.sent += len(data)
         self._go_on()
 
     def _go_on(self) -> None:
-        self._idle.reschedule(asyncio.get_running_loop().time() + _IDLE_SECONDS)
+        if not self._idle.expired():
+            self._idle.reschedule(asyncio.get_running_loop().time() + _IDLE_SECONDS)
 
 
 async def _answer(program: OpenOrder, refusal: Refused) -> None:

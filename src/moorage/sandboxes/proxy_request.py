@@ -16,6 +16,7 @@ _HTTP_PORT = 80
 _DROPPED = frozenset(
     b"connection host keep-alive proxy-authenticate proxy-authorization proxy-connection te trailer upgrade".split()
 )
+_FRAMING = frozenset((b"content-length", b"transfer-encoding"))  # without it a body would be the next request
 
 
 class BadRequest(ValueError):
@@ -105,7 +106,7 @@ def _absolute(method: bytes, read: _Head) -> ProxyRequest:
 def _left_out(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
     """What concerns this connection only, by its name or because the program says so."""
     named = [value for name, value in headers if name.lower() == b"connection"]
-    return _DROPPED.union(option.strip().lower() for value in named for option in value.split(b","))
+    return _DROPPED.union(option.strip().lower() for value in named for option in value.split(b",")) - _FRAMING
 
 
 def _body(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
