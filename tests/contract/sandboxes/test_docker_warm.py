@@ -1,6 +1,7 @@
 """Containers that stand ready: whom they are handed to, and that none is left behind."""
 
 import asyncio
+import fcntl
 import sys
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from tests.contract.sandboxes.dock import Dock, new_provider, on_engine, open_do
 from tests.contract.sandboxes.harness import eventually
 
 from moorage.adapters.docker import DockerSandboxes, Limits
+from moorage.adapters.folders.locks import locked
 from moorage.sandboxes.port import SandboxesFull
 
 
@@ -153,6 +155,40 @@ async def test_a_killed_server_s_are_removed_by_one_that_lives_on(dock: Dock) ->
     await other_server_dies(dock, lambda: len(ready(dock)) == 2)
     await dock.provider.ensure(dock.new_thread("bob"), profile="other")
     assert await filled(dock) == mine
+
+
+async def test_what_a_server_could_not_note_to_the_end_keeps_no_other_from_starting(dock: Dock) -> None:
+    """The disk was full."""
+    alive = dock.root / "workspaces" / ".alive"
+    alive.mkdir(parents=True)
+    (alive / "dead").write_text("alice .spare-0123456789abcdef\nali")
+    await dock.provider.check()
+    assert not (alive / "dead").exists()
+
+
+async def test_one_that_was_handed_over_while_the_dead_are_buried_is_not_taken_for_theirs(tmp_path: Path) -> None:
+    async with open_dock(tmp_path) as dock:
+        dying, _ = new_provider(dock.root, dock.installation, warm=1)
+        await dying.ensure(dock.new_thread(), profile="default")
+        assert await eventually(lambda: len(ready(dock)) == 1 and rests(dying), within=20)
+        (dock.root / "workspaces" / ".alive" / "000").write_text("alice .spare-0123456789abcdef\n")
+        with locked(dock.root / "workspaces" / ".locks", ".spare-0123456789abcdef"):
+            burying = asyncio.create_task(dock.provider.check())
+            assert await eventually(lambda: is_locked(dock.root / "workspaces" / ".alive" / "000"), within=30)
+            thread_id = dock.new_thread()
+            await dying.ensure(thread_id, profile="default")
+            await dying.close()
+        await burying
+        assert dock.inspect(thread_id)["State"]["Running"]
+
+
+def is_locked(path: Path) -> bool:
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
 
 
 async def other_server_dies(dock: Dock, when: Callable[[], bool]) -> None:

@@ -41,7 +41,8 @@ class Locks:
             except BlockingIOError:
                 yield None
                 return
-            yield path.read_text().splitlines() if path.exists() else []
+            noted = path.read_text().splitlines(keepends=True) if path.exists() else []
+            yield [line.removesuffix("\n") for line in noted if line.endswith("\n")]  # the disk may have been full
             path.unlink(missing_ok=True)
         finally:
             os.close(descriptor)

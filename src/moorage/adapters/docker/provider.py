@@ -16,8 +16,9 @@ from moorage.adapters.docker.pool import BlockingPool
 from moorage.adapters.docker.preflight import check_engine, lacks_of_container, lacks_of_engine, probe
 from moorage.adapters.docker.warm import WarmPool
 from moorage.adapters.folders import Folders
+from moorage.errors import AppError
 from moorage.ids import ThreadId, UserId, user_place
-from moorage.sandboxes.port import Bounds, SandboxInfo, SandboxStats, SandboxUnavailable, Shortcoming
+from moorage.sandboxes.port import Bounds, SandboxInfo, SandboxStats, Shortcoming
 from moorage.sandboxes.profiles import DEFAULT_PROFILE, SandboxProfile
 from moorage.telemetry import get_logger
 
@@ -141,7 +142,7 @@ class DockerSandboxes:
             await self._pool.run(self._warm.bury)
             while await self._pool.run(self._warm.refill):
                 pass
-        except SandboxUnavailable as error:  # the next new thread's is made on the spot, and then we try again
+        except AppError as error:  # the next new thread's is made on the spot, and then we try again
             log.warning("warm_sandboxes_missing", reason=error.detail)
 
 

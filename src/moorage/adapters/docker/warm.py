@@ -122,19 +122,22 @@ class WarmPool:
     def bury(self) -> None:
         """Remove what pools of dead processes left: their containers, and the places these were made for."""
         spares = [] if self._presence else self._folders.spares()
-        left = [found for found in self._maker.containers() if self._maker.place_of(found).startswith(_WARM)]
-        for pool in {str(found["Labels"].get(POOL_LABEL)) for found in left} | set(self._locks.names()):
+        for pool in sorted({pool for _, pool in self._standing()} | set(self._locks.names())):
             with self._locks.buried(pool) as places:
                 if places is None:
                     continue
-                for found in left:
-                    if found["Labels"].get(POOL_LABEL) == pool:
-                        self._maker.engine.remove(found["Id"])
+                for container in [found for found, its in self._standing() if its == pool]:  # now: nobody hands it over
+                    self._maker.engine.remove(container)
                 for owner, spare in (place.split() for place in places):
                     self._folders.discard(UserId(owner), spare)
         if not self._locks.names():  # then these are of pools that died before they could note them
             for owner, spare in spares:
                 self._folders.discard(owner, spare)
+
+    def _standing(self) -> list[tuple[str, str]]:
+        """The containers that are no thread's yet, whoever made them, and their pools."""
+        found = [found for found in self._maker.containers() if self._maker.place_of(found).startswith(_WARM)]
+        return [(found["Id"], str(found["Labels"].get(POOL_LABEL))) for found in found]
 
     def stop(self) -> None:
         """Make no more."""
