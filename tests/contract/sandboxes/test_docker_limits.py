@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 from tests.contract.sandboxes.dock import Dock, new_provider, on_engine, open_dock
+from tests.contract.sandboxes.harness import eventually
 
 from moorage.adapters.docker import DockerSandboxes, Limits
+from moorage.adapters.docker.locks import Locks
 from moorage.ids import ThreadId
-from moorage.sandboxes.port import USER_FULL, SandboxesFull
+from moorage.sandboxes.port import USER_FULL, SandboxesFull, SandboxUnavailable
 
 
 @pytest.fixture
@@ -67,3 +69,26 @@ async def test_what_is_paused_or_has_stopped_takes_no_room(dock: Dock) -> None:
     assert await started(dock.provider, third) == [third]
     on_engine(lambda engine: engine.kill(dock.container(second)))
     assert await started(dock.provider, fourth) == [fourth]
+
+
+async def test_a_container_that_cannot_start_takes_no_room(tmp_path: Path) -> None:
+    async with open_dock(tmp_path, limits=Limits(running=1)) as dock:
+        broken, _ = new_provider(dock.root, dock.installation, workspace_dir="/proc/self")  # runc mounts nothing there
+        with pytest.raises(SandboxUnavailable, match="refused"):
+            await broken.ensure(dock.new_thread(), profile="default")
+        assert dock.containers() == {}
+        await broken.close()
+
+
+async def test_killing_all_succeeds_when_somebody_else_takes_the_room_meanwhile(tmp_path: Path) -> None:
+    async with open_dock(tmp_path, limits=Limits(running=1)) as dock:
+        unlimited, _ = new_provider(dock.root, dock.installation)
+        mine, other = dock.new_thread(), dock.new_thread()
+        await dock.provider.ensure(mine, profile="default")
+        with Locks(dock.root / "workspaces").alone("room"):
+            killing = asyncio.create_task(dock.provider.kill_all(mine))
+            assert await eventually(lambda: mine not in dock.containers(), within=20)
+            await unlimited.ensure(other, profile="default")
+        await killing
+        assert list(dock.containers()) == [other]
+        await unlimited.close()

@@ -13,6 +13,7 @@ import pytest
 from tests.contract.sandboxes.dock import PROFILES, SMALL, Dock, new_provider, on_engine, open_dock
 from tests.contract.sandboxes.harness import eventually, processes_with
 
+from moorage.adapters.folders.mounts import is_mount, unmount
 from moorage.errors import InvalidInput
 from moorage.ids import ThreadId
 from moorage.sandboxes.port import Outcome, SandboxGone, SandboxUnavailable, StaleClaim
@@ -271,6 +272,20 @@ class TestTwoServers:
         await dock.provider.ensure(thread_id, profile="default")
         async with open_dock(dock.root / "elsewhere") as other:
             assert await other.provider.list(folders=True) == []
+
+
+async def test_what_is_mounted_for_nobody_is_let_go_of_shared_folders_too(tmp_path: Path) -> None:
+    """Left by a server that was killed between the two."""
+    async with open_dock(tmp_path) as dock:
+        place = dock.folders.prepare(dock.new_thread(), SMALL)
+        in_use = dock.new_thread("bob")
+        await dock.provider.ensure(in_use, profile="default")
+        unmount(place.workspace.path)
+        assert is_mount(place.shared.path)
+        assert await dock.provider.release_unused() == 1
+        assert not is_mount(place.shared.path)
+        assert dock.folders.mounted() == [in_use]
+        dock.folders.delete(ThreadId(place.name))
 
 
 class TestStats:

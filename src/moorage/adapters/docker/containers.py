@@ -124,7 +124,11 @@ class Containers:
             profile = self._profiles.get(label) or self._profile(DEFAULT_PROFILE)
             self._engine.remove(name)
             place = self._folders.prepare(thread_id, profile)
-            self._make(thread_id, place, self._maker.body(profile, place))
+            try:
+                self._make(thread_id, place, self._maker.body(profile, place))
+            except SandboxesFull:  # somebody was quicker; what is asked for here is done
+                self._registry.note(thread_id, "all processes killed: no room to make it anew")
+                return
             self._registry.note(thread_id, "all processes killed: made anew")
 
     def pause(self, thread_id: ThreadId) -> None:
@@ -151,8 +155,8 @@ class Containers:
 
     def release_unused(self) -> int:
         """Let go of the folders of containers that went otherwise than by us; answers how many."""
-        there = self._by_thread()
-        held = [thread for thread in self._folders.threads() if self._folders.path(thread).is_mount()]
+        held = self._folders.mounted()
+        there = self._by_thread() if held else {}
         released = 0
         for thread_id in held:
             if thread_id in there:
@@ -245,6 +249,9 @@ class Containers:
                 self._engine.start(name)
             except SandboxGone:
                 continue
+            except SandboxUnavailable:
+                self._engine.remove(name)  # else it takes room, and never runs
+                raise
             if not self._folders.holds(place):
                 self._engine.remove(name)
                 raise SandboxGone("The workspace was unmounted while its sandbox started.")
