@@ -30,7 +30,7 @@ class ExecChannel:
     async def receive(self) -> bytes:
         while True:
             try:
-                if self._left == 0:
+                while self._left == 0:
                     self._stream, self._left = _HEADER.unpack(await self._reader.readexactly(_HEADER.size))
                 data = await self._reader.read(min(self._left, _CHUNK))
             except (asyncio.IncompleteReadError, ConnectionError):
@@ -50,5 +50,9 @@ async def open_channel(connection: socket.socket) -> ExecChannel:
     """The channel over an engine's connection, which it owns from now on."""
     connection.setblocking(False)
     connect = asyncio.open_unix_connection if connection.family == socket.AF_UNIX else asyncio.open_connection
-    reader, writer = await connect(sock=connection, limit=4 * _CHUNK)
+    try:
+        reader, writer = await connect(sock=connection, limit=4 * _CHUNK)
+    except BaseException:
+        connection.close()
+        raise
     return ExecChannel(reader, writer)

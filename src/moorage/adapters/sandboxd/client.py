@@ -20,7 +20,7 @@ from moorage.adapters.sandboxd.protocol import (
     read_answer,
 )
 from moorage.adapters.sandboxd.wire import LineTooLong, receive_line, receive_line_and_descriptor, send
-from moorage.errors import InvalidInput
+from moorage.errors import AppError, InvalidInput
 from moorage.ids import ThreadId, owner_of
 from moorage.sandboxes.port import (
     Bounds,
@@ -83,12 +83,7 @@ class BrokerSandboxes:
         _, stream = await self._ask_for_both(request)
         if stream is None:
             raise SandboxUnavailable("The broker handed over no stream.", code="no_broker")
-        stream.setblocking(False)
-        try:
-            return await self._open_channel(stream)
-        except BaseException:
-            stream.close()
-            raise
+        return await self._open_channel(stream)
 
     async def kill_all(self, thread_id: ThreadId, *, fencing_token: int | None = None) -> None:
         await self._ask(Request(Verb.KILL_ALL, _known(thread_id), fencing_token=fencing_token))
@@ -123,7 +118,7 @@ class BrokerSandboxes:
             if not line:
                 raise _away("hung up without an answer")
             return read_answer(request.verb, line), stream
-        except SandboxUnavailable:
+        except AppError:
             if stream is not None:
                 stream.close()
             raise
