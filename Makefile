@@ -46,8 +46,7 @@ chaos: setup ## Break the server at random for 10 minutes and read back what rem
 	@.venv/bin/python -m tests.chaos $(ARGS)
 
 up: ## Start server, worker, broker and Postgres with Docker Compose (needs .env)
-	@scripts/docker-engine start
-	@scripts/sandbox-image
+	@SANDBOX=docker scripts/sandbox-ready
 	@scripts/compose up --build --detach $(ARGS)
 
 down: ## Stop what `up` started, and the Docker engine if it is our own

@@ -6,24 +6,25 @@ python -m tests.compose CLONE        with COMPOSE_PROJECT_NAME and PORT in the e
 import json
 import os
 import secrets
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
+from tests.compose.project import READY_SECONDS, container, containers, docker, expect, step, wait_healthy, wait_until
+from tests.compose.settings import look_at_settings, try_wrong_settings
+
 from moorage.cli.api_client import ApiClient, ApiProblem, Event, Pending, Unreachable
 from moorage.cli.follower import Follower
 
-_PROJECT = os.environ["COMPOSE_PROJECT_NAME"]
 _URL = f"http://127.0.0.1:{os.environ['PORT']}"
-_READY_SECONDS = 180.0
 _SOCKET = "/var/run/docker.sock"
 _PLAIN_USERS = ("migrate", "server", "worker")
 _OURS = ("init", "broker", *_PLAIN_USERS)
 _USER = "sailor"
-_SLOW = "echo begun && sleep 8 && python hello.py"
+_SLOW = "echo begun && sleep 8 && python hello.py && df --block-size=1M --output=size /tmp"
+_ROOMY_TMP_MB = "300"  # of the profile `roomy` that scripts/test-compose defines
 _LOGIN = """
 import psycopg
 with psycopg.connect(open("/run/secrets/server/database_url").read().strip()) as c:
@@ -38,45 +39,17 @@ def main() -> None:
     step("The server answers", lambda: wait_ready(client))
     step("Each container holds what it needs, and no more", look_at_containers)
     step("Secrets are with those who need them", look_at_secrets)
+    step("Settings reach those whom they are for", look_at_settings)
     Conversation(client, clone).hold()
+    step("Settings that cannot be meant are refused in words", lambda: try_wrong_settings(clone))
     step("What the doctor says in the server's container", ask_doctor)
     print("test-compose: all as expected")  # noqa: T201
 
 
-def step(title: str, act: Callable[[], object]) -> None:
-    began = time.monotonic()
-    print(f"test-compose: {title} ...", flush=True)  # noqa: T201
-    act()
-    print(f"test-compose:   {time.monotonic() - began:.1f} s", flush=True)  # noqa: T201
-
-
-def expect(condition: object, otherwise: object) -> None:
-    if not condition:
-        sys.exit(f"test-compose: not as expected: {otherwise}")
-
-
-def docker(*arguments: str, may_fail: bool = False) -> str:
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
-    expect(may_fail or done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr}")
-    return done.stdout if done.returncode == 0 else ""
-
-
-def containers() -> dict[str, dict[str, Any]]:
-    """What the engine says of each service's container."""
-    ids = docker("ps", "--all", "--quiet", "--filter", f"label=com.docker.compose.project={_PROJECT}").split()
-    found = json.loads(docker("inspect", *ids))
-    return {item["Config"]["Labels"]["com.docker.compose.service"]: item for item in found}
-
-
-def container(service: str) -> str:
-    return str(containers()[service]["Id"])
-
-
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + _READY_SECONDS
-    while not condition():
-        expect(time.monotonic() < deadline, f"{what} within {_READY_SECONDS:.0f} s")
-        time.sleep(0.2)
+def post(path: str, body: dict[str, Any], *, token: str = "") -> dict[str, Any]:
+    answer = httpx.post(_URL + path, json=body, headers={"authorization": f"Bearer {token}"} if token else {})
+    expect(answer.is_success, f"{path}: {answer.status_code} {answer.text}")
+    return answer.json()
 
 
 def wait_ready(client: ApiClient) -> None:
@@ -88,10 +61,6 @@ def wait_ready(client: ApiClient) -> None:
         return True
 
     wait_until(is_ready, "the server is ready")
-
-
-def wait_healthy(service: str) -> None:
-    wait_until(lambda: containers()[service]["State"]["Health"]["Status"] == "healthy", f"{service} is healthy")
 
 
 def look_at_containers() -> None:
@@ -148,7 +117,7 @@ class Conversation:
     def hold(self) -> None:
         step("A user registers and opens a session", self._log_in)
         follower = Follower(
-            self._client, self._thread_id, after=0, show=self._seen, notice=lambda _: None, patience=_READY_SECONDS
+            self._client, self._thread_id, after=0, show=self._seen, notice=lambda _: None, patience=READY_SECONDS
         )
         step("The agent asks to write a file", lambda: follower.send("Please write a small program and run it."))
         step("The broker is restarted", lambda: self._restart("broker"))
@@ -158,10 +127,15 @@ class Conversation:
         step("The session is deleted, and its files with it", self._delete)
 
     def _log_in(self) -> None:
-        password = secrets.token_urlsafe(18)
-        self._client.register(_USER, password)
-        self._client.login(_USER, password)
-        self._thread_id = self._client.open_session(title="Compose")
+        """With an assistant whose sandboxes have the operator's profile."""
+        account = {"username": _USER, "password": secrets.token_urlsafe(18)}
+        self._client.register(**account)
+        token = post("/api/auth/login", account)["access_token"]
+        self._client.use_token(token)
+        roomy = {"graph_id": "agent", "name": "Roomy", "context": {"sandbox_profile": "roomy"}}
+        assistant_id = post("/assistants", roomy, token=token)["assistant_id"]
+        session = {"title": "Compose", "assistant_id": assistant_id}
+        self._thread_id = post("/api/sessions", session, token=token)["thread_id"]
 
     def _seen(self, event: Event) -> None:
         self._events.append(event)
@@ -199,6 +173,7 @@ class Conversation:
         result = next(event.data for event in reversed(self._events) if event.type == "tool_result")
         expect(status == "success" and result.get("exit_code") == 0, f"the run ended {status}: {result}")
         expect("5050" in result["result"], f"the command printed {result['result']!r}")
+        expect(_ROOMY_TMP_MB in result["result"].split(), f"/tmp is not as the profile says: {result['result']!r}")
 
     def _delete(self) -> None:
         workspace = self._clone / "workspaces" / _USER / self._thread_id
