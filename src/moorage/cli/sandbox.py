@@ -1,7 +1,7 @@
 """`moorage sandbox`: what an operator sees of sandboxes and does to them; also beside a running server."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -72,18 +72,22 @@ def gc(
 
     The folders must be this database's alone: another database's threads are unknown to it.
     """
-    found = with_threads(lambda provider, threads: _collect(provider, threads, remove=yes))
+
+    def tell(info: SandboxInfo) -> None:
+        if as_json:
+            _print_json([{**_shown(info), "removed": yes}])
+        else:
+            typer.echo(info.thread_id)
+
+    count = with_threads(lambda provider, threads: _collect(provider, threads, remove=yes, tell=tell))
     if as_json:
-        _print_json({**_shown(info), "removed": yes} for info in found)
         return
-    for info in found:
-        typer.echo(info.thread_id)
-    if not found:
+    if not count:
         typer.echo("Nothing is left of vanished threads.")
     elif yes:
-        typer.echo(f"{len(found)} removed, with their files.")
+        typer.echo(f"{count} removed, with their files.")
     else:
-        typer.echo(f"{len(found)} belong to no thread. Remove them, with their files, by `moorage sandbox gc --yes`.")
+        typer.echo(f"{count} belong to no thread. Remove them, with their files, by `moorage sandbox gc --yes`.")
 
 
 @app.command()
@@ -129,11 +133,16 @@ async def _stop(provider: SandboxProvider, threads: BusyThreads, thread_id: Thre
         await provider.pause(thread_id)
 
 
-async def _collect(provider: SandboxProvider, threads: BusyThreads, *, remove: bool) -> list[SandboxInfo]:
+async def _collect(
+    provider: SandboxProvider, threads: BusyThreads, *, remove: bool, tell: Callable[[SandboxInfo], None]
+) -> int:
+    """Answers how many; each is told once it is removed, so that who breaks off knows how far it came."""
     found = await vanished(provider, threads.existing)
-    for info in found if remove else ():
-        await provider.remove(info.thread_id, files=True)
-    return found
+    for info in found:
+        if remove:
+            await provider.remove(info.thread_id, files=True)
+        tell(info)
+    return len(found)
 
 
 async def _measure(provider: SandboxProvider, wanted: ThreadId | None) -> list[tuple[ThreadId, SandboxStats]]:
