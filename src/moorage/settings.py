@@ -252,7 +252,7 @@ def _read_files(values: dict[str, str]) -> dict[str, str]:
 def _explain(error: ValidationError) -> str:
     lines: list[str] = []
     for item in error.errors(include_input=False, include_url=False):
-        name = "_".join(str(part) for part in item["loc"]).upper()
+        name = str(item["loc"][0]).upper() if item["loc"] else ""
         text = item["msg"].removeprefix("Value error, ")
         lines.append(f"{name}: {text}" if name else text)
     return "; ".join(lines)

@@ -91,5 +91,15 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_bad_targets_of_the_default_are_the_settings_fault(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="the settings SANDBOX_"):
+    with pytest.raises(InvalidInput, match=r"^SANDBOX_ALLOW: must be host:port"):
         profiles(tmp_path, None, sandbox_network="allowlist", sandbox_allow="pypi.org")
+
+
+def test_the_fault_of_a_setting_is_told_by_the_setting_s_name(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"^DOCKER_IMAGE: .*; SANDBOX_MEMORY_MB: "):
+        profiles(tmp_path, None, docker_image="--privileged", sandbox_memory_mb=10**9)
+
+
+def test_a_key_with_a_slip_in_it_is_told_with_those_that_there_are(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match=r"profile 'x': cpu: there is no such key; there are image, cpus, "):
+        profiles(tmp_path, "[profiles.x]\ncpu = 2\n")

@@ -218,3 +218,7 @@ def test_the_secret_of_webhooks_is_long() -> None:
 )
 def test_what_sandboxes_cannot_be_together_is_refused(settings: dict[str, str], named: str) -> None:
     assert named in refusal(**settings)
+
+
+def test_a_part_of_a_list_that_is_wrong_is_told_by_the_list_s_name() -> None:
+    assert refusal(SANDBOX_BROKER="/run/s.sock", SANDBOX_BROKER_UIDS="1000,al").startswith("SANDBOX_BROKER_UIDS: ")

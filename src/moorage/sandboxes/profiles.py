@@ -18,6 +18,7 @@ _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _TARGET = re.compile(rf"(?:\*\.)?(?:{_LABEL}\.)*{_LABEL}:([0-9]{{1,5}})")
 _MOST_MIB = 1024 * 1024 * 16
 _TMP_MB = 256
+_SETTINGS = {"image": "DOCKER_IMAGE", "max_files": "SANDBOX_FILES", "profile": "SANDBOX_NETWORK"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def load_profiles(settings: Settings) -> dict[str, SandboxProfile]:
     saying where, for anything that cannot be meant.
     """
     default = _default(settings)
-    profiles = {DEFAULT_PROFILE: _checked(default, DEFAULT_PROFILE, "the settings SANDBOX_*")}
+    profiles = {DEFAULT_PROFILE: _checked(default, DEFAULT_PROFILE, None)}
     if settings.sandbox_profiles is None:
         return profiles
     path = settings.sandbox_profiles
@@ -132,15 +133,16 @@ class _Table(BaseModel):
         return self
 
 
-def _checked(table: dict[str, Any], name: str, place: str) -> SandboxProfile:
+def _checked(table: dict[str, Any], name: str, place: str | None) -> SandboxProfile:
+    """`place`: where the file says so; None: the settings do."""
     try:
         read = _Table.model_validate(table)
     except ValidationError as error:
         faults = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'profile'}: {item['msg'].removeprefix('Value error, ')}"
+            _fault(item["loc"], item["type"], item["msg"], of_file=place is not None)
             for item in error.errors(include_input=False, include_url=False)
         )
-        raise InvalidInput(f"{place}: {faults}", code="settings") from None
+        raise InvalidInput(f"{place}: {faults}" if place else faults, code="settings") from None
     return SandboxProfile(
         name=name,
         image=read.image,
@@ -154,3 +156,10 @@ def _checked(table: dict[str, Any], name: str, place: str) -> SandboxProfile:
         network=read.network,
         allow=tuple(read.allow) if read.network == "allowlist" else (),
     )
+
+
+def _fault(loc: tuple[int | str, ...], kind: str, said: str, *, of_file: bool) -> str:
+    key = str(loc[0]) if loc else "profile"
+    if kind == "extra_forbidden":
+        return f"{key}: there is no such key; there are {', '.join(_Table.model_fields)}"
+    return f"{key if of_file else _SETTINGS.get(key, f'SANDBOX_{key.upper()}')}: {said.removeprefix('Value error, ')}"
