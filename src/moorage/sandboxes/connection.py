@@ -56,6 +56,7 @@ class HelperConnection:
         self._greeted = False
         self._left = False
         self._serving: set[asyncio.Task[None]] = set()
+        self._hanging_up = asyncio.Lock()
         self.lost = False
         self.complaint = ""
         self._loop = asyncio.get_running_loop()
@@ -245,8 +246,7 @@ class HelperConnection:
         try:
             await on_connection(talk)
         finally:
-            try:
+            async with self._hanging_up:  # one by one: else any number could wait for a helper that takes nothing
+                self._open.pop(talk.number, None)
                 if not talk.ended:
                     await self._send(b"K", talk.number, b"")
-            finally:  # not before the helper has taken the word: else any number could wait for that
-                self._open.pop(talk.number, None)
