@@ -31,6 +31,13 @@ def test_at_the_end_it_is_gone(tmp_path: Path) -> None:
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.parametrize("error", [BrokenPipeError("said to nobody"), BlockingIOError("not now")])
+def test_what_fails_while_it_listens_is_not_taken_for_a_fault_of_the_socket(tmp_path: Path, error: OSError) -> None:
+    with pytest.raises(type(error)), listening(tmp_path / "s"):
+        raise error
+    assert not (tmp_path / "s").exists()
+
+
 def test_what_a_broker_that_died_left_is_replaced(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "s"))

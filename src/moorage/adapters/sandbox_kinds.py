@@ -1,14 +1,18 @@
 """The kinds of sandboxes as the settings describe them. Nothing is tried or made here."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from moorage.adapters.bubblewrap import BubblewrapSandboxes
 from moorage.adapters.docker import ContainerSettings, DockerSandboxes, Limits
 from moorage.adapters.folders import Folders, Registry, uid_range
+from moorage.sandboxes.port import SandboxUnavailable, Shortcoming
 from moorage.sandboxes.profiles import SandboxProfile
 from moorage.settings import Settings
+from moorage.telemetry import get_logger
 
 _REGISTRY = ".registry.sqlite3"
+
+log = get_logger(__name__)
 
 
 def make_folders(settings: Settings) -> Folders:
@@ -56,3 +60,12 @@ def make_bubblewrap(
         workspace_dir=settings.container_workspace_dir,
         shared_dir=settings.container_shared_dir,
     )
+
+
+def tell_shortcomings(shortcomings: Sequence[Shortcoming], *, strict: bool) -> None:
+    """Log what is lacking; raises SandboxUnavailable when it is and nothing may be."""
+    for lack in shortcomings:
+        log.warning("sandbox_shortcoming", name=lack.name, detail=lack.detail)
+    if strict and shortcomings:
+        lacks = "; ".join(f"{lack.name}: {lack.detail}" for lack in shortcomings)
+        raise SandboxUnavailable(f"SANDBOX_STRICT=1, and sandboxes here lack something. {lacks}")

@@ -1,8 +1,6 @@
 """`moorage sandboxd`: the broker that alone talks to the container engine."""
 
-import asyncio
 import grp
-import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +8,7 @@ import typer
 import uvloop
 
 from moorage.adapters.sandboxd.assembly import broker_socket, open_broker
-from moorage.cli.stopping import exit_in_time
+from moorage.cli.stopping import on_signals
 from moorage.cli.terminal import EXIT_USAGE, explained, settings_or_exit
 from moorage.errors import InvalidInput
 from moorage.settings import Settings
@@ -49,25 +47,10 @@ def sandboxd(
 
 async def _serve(settings: Settings, path: Path, group: int | None) -> None:
     async with open_broker(settings, path, group=group) as stop:
-        _on_signals(stop)
+        on_signals(stop.set)
         typer.echo(f"Moorage sandboxd is ready: {path}")
         await stop.wait()
     log.info("stopped")
-
-
-def _on_signals(stop: asyncio.Event) -> None:
-    """The first SIGTERM or SIGINT lets what is under way end; a second SIGINT does not wait for it."""
-    loop = asyncio.get_running_loop()
-
-    def end() -> None:
-        stop.set()
-        exit_in_time()
-        loop.remove_signal_handler(signal.SIGINT)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _group_id(group: str | None) -> int | None:

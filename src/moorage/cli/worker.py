@@ -1,14 +1,11 @@
 """`moorage worker`: executes runs, and serves nobody."""
 
-import asyncio
-import signal
-
 import typer
 import uvloop
 
-from moorage.cli.stopping import exit_in_time
+from moorage.cli.stopping import on_signals
 from moorage.cli.terminal import EXIT_USAGE, explained, settings_or_exit
-from moorage.runtime import Runtime, open_runtime
+from moorage.runtime import open_runtime
 from moorage.settings import Settings
 from moorage.telemetry import get_logger, set_up_logging
 
@@ -32,23 +29,8 @@ def worker() -> None:
 
 async def _work(settings: Settings) -> None:
     async with open_runtime(settings) as runtime:
-        _on_signals(runtime)
+        on_signals(runtime.stop_accepting)
         log.info("worker_started", worker=runtime.worker_name)
         typer.echo(f"Moorage worker is ready: {runtime.worker_name}")
         await runtime.intake.wait_closed()
     log.info("stopped")
-
-
-def _on_signals(runtime: Runtime) -> None:
-    """The first SIGTERM or SIGINT asks what runs to end; a second SIGINT does not wait for it."""
-    loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        runtime.stop_accepting()
-        exit_in_time()
-        loop.remove_signal_handler(signal.SIGINT)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from moorage.adapters.docker import open_channel
 from moorage.adapters.folders import Folders
 from moorage.adapters.postgres.busy_threads import BusyThreads
-from moorage.adapters.sandbox_kinds import make_bubblewrap, make_docker, make_folders
+from moorage.adapters.sandbox_kinds import make_bubblewrap, make_docker, make_folders, tell_shortcomings
 from moorage.adapters.sandboxd import BrokerSandboxes
 from moorage.errors import InvalidInput
 from moorage.runtime.database import installation_of
@@ -74,7 +74,7 @@ async def open_sandbox_kind(
     choice = _Choice(settings, profiles or load_profiles(settings), installation)
     async with choice.closing():
         shortcomings = await choice.prove()
-        _tell(shortcomings, strict=settings.sandbox_strict)
+        tell_shortcomings(shortcomings, strict=settings.sandbox_strict)
         yield SandboxKind(choice.provider, shortcomings, choice.storage)
 
 
@@ -153,11 +153,3 @@ class _Choice:
             await self.provider.close()
             if self._folders is not None:
                 self._folders.registry.close()
-
-
-def _tell(shortcomings: Sequence[Shortcoming], *, strict: bool) -> None:
-    for lack in shortcomings:
-        log.warning("sandbox_shortcoming", name=lack.name, detail=lack.detail)
-    if strict and shortcomings:
-        lacks = "; ".join(f"{lack.name}: {lack.detail}" for lack in shortcomings)
-        raise SandboxUnavailable(f"SANDBOX_STRICT=1, and sandboxes here lack something. {lacks}")

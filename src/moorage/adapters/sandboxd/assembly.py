@@ -7,11 +7,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from moorage.adapters.docker import DockerSandboxes
-from moorage.adapters.sandbox_kinds import make_docker, make_folders
+from moorage.adapters.sandbox_kinds import make_docker, make_folders, tell_shortcomings
 from moorage.adapters.sandboxd.server import Broker, allowed_uids
 from moorage.adapters.sandboxd.socket_file import listening
 from moorage.errors import AppError, InvalidInput
-from moorage.sandboxes.port import SandboxUnavailable, Shortcoming
 from moorage.sandboxes.profiles import load_profiles
 from moorage.settings import Settings
 from moorage.telemetry import get_logger
@@ -32,7 +31,7 @@ async def open_broker(settings: Settings, path: Path, *, group: int | None = Non
     provider = make_docker(settings, folders, profiles, installation=broker_installation(settings))
     try:
         shortcomings = await provider.check()
-        _refuse_if_strict(settings, shortcomings)
+        tell_shortcomings(shortcomings, strict=settings.sandbox_strict)
         with listening(path, group=group) as listener:
             uids = allowed_uids(settings.sandbox_broker_uids)
             broker = Broker(provider, profiles=profiles, uids=uids, shortcomings=shortcomings)
@@ -63,7 +62,11 @@ async def _keep_tidy(provider: DockerSandboxes) -> None:
 
 
 def broker_installation(settings: Settings) -> str:
-    """What a broker calls itself on the engine: there is one for each folder of workspaces, and it has no database."""
+    """What a broker calls itself on the engine: there is one for each folder of workspaces, and it has no database.
+
+    By the folder's name on the engine's machine, not by a number kept in it: a broker whose registry was moved away
+    still knows its containers, and two on one engine that name one folder work on the same workspaces.
+    """
     workspaces = settings.sandbox_host_workspace_root or str(settings.workspace_root.absolute())
     return hashlib.sha256(f"broker\n{workspaces}".encode()).hexdigest()[:16]
 
@@ -75,11 +78,3 @@ def broker_socket(settings: Settings) -> Path:
             "SANDBOX_BROKER is not set: the path of the broker's socket, such as /run/moorage/sandboxd.sock"
         )
     return settings.sandbox_broker
-
-
-def _refuse_if_strict(settings: Settings, shortcomings: list[Shortcoming]) -> None:
-    for lack in shortcomings:
-        log.warning("sandbox_shortcoming", name=lack.name, detail=lack.detail)
-    if shortcomings and settings.sandbox_strict:
-        lacks = "; ".join(f"{lack.name}: {lack.detail}" for lack in shortcomings)
-        raise SandboxUnavailable(f"SANDBOX_STRICT=1, and this machine lacks: {lacks}")

@@ -5,7 +5,7 @@ import os
 import socket
 import stat
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from moorage.errors import InvalidInput, Unavailable
@@ -32,17 +32,16 @@ def listening(path: Path, *, group: int | None = None) -> Generator[socket.socke
     path = path.absolute()
     if len(os.fsencode(path)) > _MAX_PATH:
         raise InvalidInput(f"SANDBOX_BROKER: a socket's path is at most {_MAX_PATH} bytes long.")
-    try:
-        _make_folder(path.parent, group)
-        with _alone(path), socket.socket(socket.AF_UNIX) as listener:
+    with ExitStack() as stack:
+        try:
+            _make_folder(path.parent, group)
+            stack.enter_context(_alone(path))
             _refuse_if_in_use(path)
-            mark = _bind(listener, path, group)
-            try:
-                yield listener
-            finally:
-                _remove(path, mark)
-    except OSError as error:
-        raise InvalidInput(f"SANDBOX_BROKER: {error.filename or path}: {error.strerror}.") from None
+            listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+            stack.callback(_remove, path, _bind(listener, path, group))
+        except OSError as error:
+            raise InvalidInput(f"SANDBOX_BROKER: {error.filename or path}: {error.strerror}.") from None
+        yield listener
 
 
 def _make_folder(folder: Path, group: int | None) -> None:
@@ -63,10 +62,11 @@ def _alone(path: Path) -> Generator[None]:
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     lock = os.open(path.with_name(f"{path.name}.lock"), flags, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BrokerRuns(f"A broker runs at {path} already.") from None
         yield
-    except BlockingIOError:
-        raise BrokerRuns(f"A broker runs at {path} already.") from None
     finally:
         os.close(lock)
 
@@ -108,7 +108,7 @@ def _bind(listener: socket.socket, path: Path, group: int | None) -> tuple[int, 
         status = hidden.stat()
         hidden.rename(path)
     except BaseException:
-        hidden.unlink()
+        hidden.unlink(missing_ok=True)
         raise
     return status.st_dev, status.st_ino
 
