@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Generator
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 from tests.unit.helper_stub import HELLO, StubHelper, frame, report
 
 from moorage.sandboxes import connection as module
@@ -308,6 +309,14 @@ class TestDistrust:
         helper.say(b"OCI runtime exec failed: no such executable: python3")
         with pytest.raises(SandboxGone, match="no such executable"):
             await module.HelperConnection.open(helper)
+
+    async def test_paths_of_the_host_in_that_are_for_the_log_only(self) -> None:
+        helper = StubHelper()
+        helper.say(b"bwrap: Can't find source path /srv/workspaces/al/al-1: No such file")
+        with capture_logs() as logs, pytest.raises(SandboxGone, match=r"source path \(a path\): No such file") as gone:
+            await module.HelperConnection.open(helper)
+        assert "/srv" not in gone.value.detail
+        assert "/srv/workspaces/al/al-1" in logs[-1]["said"]
 
     @pytest.mark.parametrize("nonsense", NONSENSE.values(), ids=NONSENSE.keys())
     async def test_nonsense_ends_the_connection_and_its_orders(self, nonsense: bytes) -> None:

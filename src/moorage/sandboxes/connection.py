@@ -14,6 +14,7 @@ import orjson
 
 from moorage.sandboxes.helper.wire import CHUNK, FROM_INSIDE, HEADER, MAX_ORDER, MOST_CONNECTIONS
 from moorage.sandboxes.orders import OpenOrder, Payload, check_in_time, to_the_end
+from moorage.sandboxes.paths import without_paths
 from moorage.sandboxes.port import Channel, SandboxGone
 from moorage.sandboxes.reports import Report
 from moorage.telemetry import get_logger
@@ -75,7 +76,8 @@ class HelperConnection:
             raise
         if not connection._greeted:
             await connection.close()
-            raise SandboxGone(f"The sandbox's helper does not start. {connection.complaint}".strip())
+            log.error("helper_not_started", said=connection.complaint)
+            raise connection._gone("does not start")
         return connection
 
     async def order(
@@ -116,7 +118,7 @@ class HelperConnection:
         if len(text) > MAX_ORDER:
             raise ValueError("order too large")
         if self.lost:
-            raise SandboxGone(f"The sandbox's helper is gone. {self.complaint}".strip())
+            raise self._gone("is gone")
         check_in_time()
         self._last_number += 1
         talk = self._open[self._last_number] = OpenOrder(self._last_number, self._send)
@@ -185,6 +187,9 @@ class HelperConnection:
             await asyncio.wait(self._serving)
         self.complaint = (await self._channel.close())[-_COMPLAINT:] or self.complaint
         self._ready.set()
+
+    def _gone(self, what: str) -> SandboxGone:
+        return SandboxGone(f"The sandbox's helper {what}. {without_paths(self.complaint)}".strip())
 
     def _lose(self) -> None:
         self.lost = True

@@ -15,6 +15,7 @@ MAX_DEPTH = 32
 MAX_TEXT = 4 * MAX_PATH_BYTES  # of a path whose every byte is escaped
 
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
+_ABSOLUTE = re.compile(r"(?<![\w.])/[^\s'\",;:)\]]+")
 
 type Parts = tuple[bytes, ...]
 """The names on the way from a root to a file, as they are on the disk; () is the root itself."""
@@ -54,4 +55,9 @@ def shown_path(parts: Parts) -> str:
     return "/".join(map(shown_name, parts))
 
 
-__all__ = ["MAX_TEXT", "Parts", "parse_path", "shown_name", "shown_path"]
+def without_paths(said: str) -> str:
+    """What an engine or a program said, as users may read it: where things are on the host is the operator's matter."""
+    return _ABSOLUTE.sub("(a path)", said)
+
+
+__all__ = ["MAX_TEXT", "Parts", "parse_path", "shown_name", "shown_path", "without_paths"]

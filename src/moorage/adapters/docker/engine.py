@@ -4,7 +4,6 @@ The bodies are the Engine API's own (https://docs.docker.com/reference/api/engin
 """
 
 import os
-import re
 import secrets
 import socket
 import ssl
@@ -19,6 +18,7 @@ import requests.exceptions
 from docker.utils import kwargs_from_env
 
 from moorage.adapters.docker.reaping import reaper_body
+from moorage.sandboxes.paths import without_paths
 from moorage.sandboxes.port import SandboxGone, SandboxUnavailable
 from moorage.telemetry import get_logger
 
@@ -36,8 +36,6 @@ _UNSEEN_FOLDER = (
 )
 
 UNSEEN_FOLDER = "unseen_folder"
-
-_PATH = re.compile(r"(?<![\w.])/[^\s'\",;:)\]]+")
 
 log = get_logger(__name__)
 
@@ -264,4 +262,4 @@ def _refused(reason: str) -> SandboxUnavailable:
     log.error("engine_refused", reason=reason)
     if "bind source path" in reason:
         return SandboxUnavailable(_UNSEEN_FOLDER, code=UNSEEN_FOLDER)
-    return SandboxUnavailable(f"The Docker engine refused: {_PATH.sub('(a path)', reason)[:300]}")
+    return SandboxUnavailable(f"The Docker engine refused: {without_paths(reason)[:300]}")
