@@ -53,6 +53,7 @@ def test_a_build_that_fails_is_told_by_the_exit_code(docker: Path, monkeypatch: 
 
     assert done.exit_code == 1
     assert docker.with_name("docker.calls").exists()
+    assert "Without a registry: --base" in done.stderr
 
 
 def test_without_docker_the_command_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

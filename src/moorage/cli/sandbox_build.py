@@ -14,6 +14,10 @@ import typer
 from moorage.cli.terminal import EXIT_FAILED, EXIT_MISSING, settings_or_exit
 
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy")
+_HELP = (
+    "Without a registry: --base names a Debian-based image that is here. Without a package index: --wheels. In a network "
+    "with certificates of its own: --certificates."
+)
 
 
 def build(
@@ -66,7 +70,7 @@ def build(
         command = ["docker", "build", "--tag", tag, *_arguments(base), str(context)]
         done = subprocess.run(command, check=False)  # noqa: S603 -- the operator's own words, and no shell
     if done.returncode != 0:
-        typer.secho("moorage: the build failed, see above", err=True, fg="red")
+        typer.secho(f"moorage: the build failed, see above. {_HELP}", err=True, fg="red")
         raise typer.Exit(EXIT_FAILED)
     typer.echo(f"Built {tag}.")
 
