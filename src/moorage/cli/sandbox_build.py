@@ -15,8 +15,8 @@ from moorage.cli.terminal import EXIT_FAILED, EXIT_MISSING, settings_or_exit
 
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 _HELP = (
-    "Without a registry: --base names a Debian-based image that is here. Without a package index: --wheels. In a network "
-    "with certificates of its own: --certificates."
+    "Without a registry: --base names a Debian-based image that is here. Without a package index: --wheels. "
+    "In a network with certificates of its own: --certificates."
 )
 
 
