@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import quote
 
@@ -14,6 +13,7 @@ from moorage.errors import AppError
 from moorage.files import RootFiles
 from moorage.sandboxes.files import FileEntry
 from moorage.telemetry import get_logger
+from moorage_api.transfers import Transfer
 
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _BINARY: dict[str, Any] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
@@ -36,7 +36,7 @@ log = get_logger(__name__)
 
 
 class Download(StreamingResponse):
-    """Ends without its end when the file does: the server then cuts the connection, and the client can tell."""
+    """Ends without its end when the file does, or its reader's log-in: the server then cuts the connection."""
 
     async def stream_response(self, send: Send) -> None:
         try:
@@ -46,7 +46,7 @@ class Download(StreamingResponse):
 
 
 async def download(
-    files: RootFiles, path: str, stack: AsyncExitStack, *, wanted: str | None, only_if: str | None
+    files: RootFiles, path: str, transfer: Transfer, *, wanted: str | None, only_if: str | None
 ) -> Response:
     """The file, or the part that `Range` asks for, if the file still has the tag `only_if`.
 
@@ -57,14 +57,14 @@ async def download(
         part = _part(wanted, entry, only_if)
         if part is not None:
             start, length = part
-            opened = await stack.enter_async_context(files.open(path, start=start, length=length))
+            opened = await transfer.stack.enter_async_context(files.open(path, start=start, length=length))
             if part == _part(wanted, opened.entry, only_if):
                 content_range = f"bytes {start}-{start + length - 1}/{opened.entry.size}"
                 headers = {**headers_of(opened.entry, length), "Content-Range": content_range}
-                return Download(opened.chunks, 206, headers, "application/octet-stream")
-    opened = await stack.enter_async_context(files.open(path))
+                return Download(transfer.watched(opened.chunks), 206, headers, "application/octet-stream")
+    opened = await transfer.stack.enter_async_context(files.open(path))
     headers = headers_of(opened.entry, opened.entry.size)
-    return Download(opened.chunks, 200, headers, "application/octet-stream")
+    return Download(transfer.watched(opened.chunks), 200, headers, "application/octet-stream")
 
 
 def archive(name: str, pieces: AsyncIterator[bytes]) -> Response:

@@ -1,14 +1,13 @@
 """Files over HTTP: those of a session's workspace here, those of the shared folder in `shared_files`."""
 
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
 from moorage.files import RootFiles
 from moorage.sandboxes.paths import MAX_TEXT
-from moorage_api.deps import PrincipalDep, RuntimeDep, ThreadDep
+from moorage_api.deps import RuntimeDep, ThreadDep
 from moorage_api.downloads import ARCHIVE, CONTENT, WRITTEN, archive, download, headers_of
 from moorage_api.file_shapes import (
     File,
@@ -22,12 +21,13 @@ from moorage_api.file_shapes import (
     shown_preview,
     shown_usage,
 )
+from moorage_api.transfers import TransferDep
 from moorage_api.uploads import form_file, raw_body
 
 type Limit = Annotated[int, Query(ge=1, le=100)]
 type Folder = Annotated[str, Query(alias="path", max_length=MAX_TEXT, description="Relative to the root")]
 type Path = Annotated[str, Query(min_length=1, max_length=MAX_TEXT, description="Relative to the root")]
-type HeaderText = Annotated[str | None, Header(max_length=200)]
+type HeaderText = Annotated[str | None, Header()]  # of any length: what makes no sense is ignored (RFC 9110, 14.2)
 type FindRoot = Callable[..., Coroutine[Any, Any, RootFiles]]
 
 STREAMED = r"/api/(files/[^/]+|shared)/(content|upload)"
@@ -51,16 +51,6 @@ _FORM: dict[str, Any] = {
     }
 }
 _CREATED: dict[int | str, dict[str, Any]] = {201: {"model": File, "description": "It was not there before"}, **WRITTEN}
-
-
-async def _after_the_answer(request: Request, principal: PrincipalDep) -> AsyncGenerator[AsyncExitStack]:
-    """What is open while bytes go to and fro; it counts as one of the caller's streams."""
-    with request.app.state.open_streams.one(principal.user_id):
-        async with AsyncExitStack() as stack:
-            yield stack
-
-
-StackDep = Annotated[AsyncExitStack, Depends(_after_the_answer)]
 
 
 def file_routes(prefix: str, tag: str, root: FindRoot) -> APIRouter:
@@ -103,13 +93,13 @@ def _add_contents(router: APIRouter, root: FindRoot) -> None:
     @router.get("/content", response_class=Response, responses=CONTENT)
     async def read_file(
         files: Annotated[RootFiles, Depends(root)],
-        stack: StackDep,
+        transfer: TransferDep,
         path: Path,
         range: HeaderText = None,
         if_range: HeaderText = None,
     ) -> Response:
         """The bytes of a file, or the one part that `Range` asks for."""
-        return await download(files, path, stack, wanted=range, only_if=if_range)
+        return await download(files, path, transfer, wanted=range, only_if=if_range)
 
     @router.head("/content", include_in_schema=False)
     async def look_at_file(files: Annotated[RootFiles, Depends(root)], path: Path) -> Response:
@@ -117,19 +107,25 @@ def _add_contents(router: APIRouter, root: FindRoot) -> None:
             return Response(headers=headers_of(opened.entry, opened.entry.size), media_type="application/octet-stream")
 
     @router.get("/zip", response_class=Response, responses=ARCHIVE)
-    async def zip_folder(files: Annotated[RootFiles, Depends(root)], stack: StackDep, path: Folder = "") -> Response:
+    async def zip_folder(
+        files: Annotated[RootFiles, Depends(root)], transfer: TransferDep, path: Folder = ""
+    ) -> Response:
         """A folder's regular files, 20000 of 4 GiB at most; if anything is missing, `_missing.txt` in it says so."""
-        pieces = await stack.enter_async_context(files.zip(path))
-        return archive(f"{path.rpartition('/')[2] or 'files'}.zip", pieces)
+        pieces = await transfer.stack.enter_async_context(files.zip(path))
+        return archive(f"{path.rpartition('/')[2] or 'files'}.zip", transfer.watched(pieces))
 
 
 def _add_writing(router: APIRouter, root: FindRoot) -> None:
     @router.put("/content", responses=_CREATED, openapi_extra=_RAW)
     async def write_file(
-        request: Request, response: Response, files: Annotated[RootFiles, Depends(root)], _: StackDep, path: Path
+        request: Request,
+        response: Response,
+        files: Annotated[RootFiles, Depends(root)],
+        transfer: TransferDep,
+        path: Path,
     ) -> File:
         """Write the body, of any type and up to 25 MiB, as a file: whole or not at all, its folders too."""
-        entry, created = await files.write(path, raw_body(request))
+        entry, created = await files.write(path, transfer.watched(raw_body(request)))
         response.status_code = 201 if created else 200
         return shown_file(entry)
 
@@ -138,14 +134,14 @@ def _add_writing(router: APIRouter, root: FindRoot) -> None:
         request: Request,
         response: Response,
         files: Annotated[RootFiles, Depends(root)],
-        _: StackDep,
+        transfer: TransferDep,
         path: Folder = "",
         overwrite: bool = True,
     ) -> File:
         """Write a form's file, up to 25 MiB, under its own name into the folder at `path`."""
         upload = await form_file(request)
         target = f"{path}/{upload.name}" if path else upload.name
-        entry, created = await files.write(target, upload.chunks, overwrite=overwrite)
+        entry, created = await files.write(target, transfer.watched(upload.chunks), overwrite=overwrite)
         response.status_code = 201 if created else 200
         return shown_file(entry)
 

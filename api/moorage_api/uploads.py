@@ -8,7 +8,7 @@ from fastapi import Request
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from moorage.errors import InvalidPayload
+from moorage.errors import InvalidInput, InvalidPayload
 from moorage.files import MAX_FILE_BYTES
 from moorage.sandboxes.port import PathError
 
@@ -25,7 +25,9 @@ class Upload:
 
 
 def raw_body(request: Request) -> AsyncIterator[bytes]:
-    """The bytes of a body that is the file."""
+    """The bytes of a body that is the file; raises InvalidInput when it says that it is a part of one."""
+    if "content-range" in request.headers:  # RFC 9110, 14.5: or the part would become the file
+        raise InvalidInput("A file is written whole: send no Content-Range", code="partial_upload")
     _refuse_large(request, MAX_FILE_BYTES)
     return _pieces(request)
 

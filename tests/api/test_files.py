@@ -13,6 +13,8 @@ import httpx
 import pytest
 from tests.api.harness import PASSWORD, NewUser, Server, User, make_settings, only, pending, running
 
+from moorage_api import sse
+
 MIB = 1024 * 1024
 CANARY = "canary-of-the-host"
 
@@ -189,7 +191,18 @@ async def test_a_part_that_the_file_does_not_have(digits: Files, wanted: str) ->
 
 
 @pytest.mark.parametrize(
-    "wanted", ["", "bytes", "bytes=", "bytes=-", "bytes=a-b", "bytes=3-1", "bytes=0-1,3-4", "lines=1-2"]
+    "wanted",
+    [
+        "",
+        "bytes",
+        "bytes=",
+        "bytes=-",
+        "bytes=a-b",
+        "bytes=3-1",
+        "bytes=0-1,3-4",
+        "lines=1-2",
+        "bytes=0-0" + ",0-0" * 100,
+    ],
 )
 async def test_what_is_no_range_of_one_part_is_ignored(digits: Files, wanted: str) -> None:
     reply = await digits.read("a", range=wanted)
@@ -219,6 +232,13 @@ async def test_a_download_is_nothing_that_a_browser_would_show(files: Files) -> 
         assert reply.headers["cache-control"] == "private, no-store"
         assert reply.headers["content-length"] == "25"
         assert len(reply.content) == (25 if method == "GET" else 0)
+
+
+async def test_a_part_of_a_file_is_not_written_as_if_it_were_the_file(files: Files) -> None:
+    await files.put("a", b"0123456789")
+    reply = await files.put("a", b"ab", headers={"content-range": "bytes 0-1/10"})
+    assert told(reply) == (400, "partial_upload")
+    assert (await files.read("a")).content == b"0123456789"
 
 
 # What must not be ------------------------------------------------------------------------------------------------
@@ -426,6 +446,33 @@ async def test_a_file_that_is_cut_while_it_is_sent_is_seen_to_be_not_whole(serve
         with pytest.raises(httpx.RemoteProtocolError):
             async for _ in pieces:
                 pass
+
+
+async def test_who_may_not_read_any_more_gets_no_more_of_a_file_and_writes_none(
+    server: Server, new_user: NewUser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sse, "RECHECK_SECONDS", 0)
+    carl = await new_user("carl")
+    files = Files(carl, await carl.new_session())
+    await files.put("a", os.urandom(MIB) * 20)
+    reader, coming = await send(server, files, "PUT /api/files/{}/content?path=new/b", length=MIB)
+    coming.write(b"x" * 1000)
+    await until(lambda: (server.workspaces / "carl" / files.thread / "new").exists())
+    url = f"/api/files/{files.thread}"
+    async with (
+        carl.client.stream("GET", f"{url}/content", params={"path": "a"}) as whole,
+        carl.client.stream("GET", f"{url}/zip") as archive,
+    ):
+        assert (await carl.client.post("/api/auth/logout-all")).status_code == 204
+        coming.write(b"x" * (MIB - 1000))
+        for reply in (whole, archive):
+            with pytest.raises(httpx.RemoteProtocolError):
+                async for _ in reply.aiter_raw():
+                    pass
+    answer = await reader.readline()
+    coming.close()
+    assert answer.startswith(b"HTTP/1.1 401 ")
+    assert not (server.workspaces / "carl" / files.thread / "new").exists()
 
 
 async def test_who_goes_away_from_a_download_uses_nothing_any_more(files: Files) -> None:
