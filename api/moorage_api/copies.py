@@ -9,6 +9,7 @@ from moorage.idempotency import request_key
 from moorage.threads import TITLE_LIMIT
 from moorage_api.approvals import IdempotencyKey, asked
 from moorage_api.deps import RuntimeDep, ThreadDep
+from moorage_api.downloads import WRITTEN
 
 router = APIRouter(prefix="/api/sessions", tags=["sessions"])
 
@@ -26,7 +27,7 @@ class CopiedSession(BaseModel):
     files: Literal["current", "snapshot", "none"]
 
 
-@router.post("/{thread_id}/copy", status_code=201)
+@router.post("/{thread_id}/copy", status_code=201, responses=WRITTEN)
 async def copy_session(
     runtime: RuntimeDep, thread: ThreadDep, body: NewCopy | None = None, idempotency_key: IdempotencyKey = None
 ) -> CopiedSession:

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from moorage.snapshots import Snapshot
 from moorage_api.deps import RuntimeDep, ThreadDep
+from moorage_api.downloads import WRITTEN
 
 router = APIRouter(prefix="/api/sessions/{thread_id}/snapshots", tags=["snapshots"])
 
@@ -72,7 +73,7 @@ async def delete_snapshot(runtime: RuntimeDep, thread: ThreadDep, snapshot_id: s
     return Response(status_code=204)
 
 
-@router.post("/{snapshot_id}/restore")
+@router.post("/{snapshot_id}/restore", responses=WRITTEN)
 async def restore_snapshot(runtime: RuntimeDep, thread: ThreadDep, snapshot_id: str) -> Restored:
     """Make the session's files what they were in the snapshot: what came later is removed, history and state stay.
 

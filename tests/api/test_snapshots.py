@@ -2,6 +2,7 @@
 
 import asyncio
 
+import httpx
 from tests.api.harness import NewUser, Server, User, run
 
 
@@ -92,3 +93,10 @@ async def test_what_is_deleted_leaves_nothing_on_the_disk(new_user: NewUser, ser
     before = set(kept.glob("*/*"))
     assert (await alice.client.delete(f"/api/sessions/{session}")).status_code == 204
     assert set(kept.glob("*/*")) < before
+
+
+async def test_the_description_says_that_there_may_be_no_room_for_files_that_come_back(server: Server) -> None:
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        paths = (await client.get("/openapi.json")).json()["paths"]
+    for path in ("/api/sessions/{thread_id}/snapshots/{snapshot_id}/restore", "/api/sessions/{thread_id}/copy"):
+        assert "507" in paths[path]["post"]["responses"]
