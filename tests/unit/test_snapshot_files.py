@@ -76,6 +76,12 @@ async def test_contents_come_back_under_the_digest_of_their_bytes(
     assert b"".join(map(bytes, await read(store, stored.digest))) == whole
 
 
+async def test_of_what_broke_off_nothing_is_left(store: SnapshotFiles, tmp_path: Path) -> None:
+    async with store.open(AL) as objects:
+        await objects.add(pieces(b"whole, but nobody asked for it to last"))
+    assert files_below(tmp_path) == []
+
+
 async def test_holes_are_kept_as_holes_and_count_as_zeros(store: SnapshotFiles, tmp_path: Path) -> None:
     stored = await add(store, 50_000_000, b"middle", 10_000_000)
     whole = bytes(50_000_000) + b"middle" + bytes(10_000_000)

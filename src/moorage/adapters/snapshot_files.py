@@ -17,7 +17,16 @@ import os
 import re
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Generator, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Iterator,
+)
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
@@ -60,7 +69,11 @@ class SnapshotFiles:
                 if time.monotonic() > deadline:
                     raise Unavailable("Snapshots of this user are being cleared up", code="snapshots_unavailable")
                 await asyncio.sleep(_LOCK_PAUSE_SECONDS)
-            yield OpenObjects(folder, self._do, on_added=partial(self._count, owner))
+            objects = OpenObjects(folder, self._do, on_added=partial(self._count, owner))
+            try:
+                yield objects
+            finally:
+                await objects.forget_unsettled()
 
     async def used_bytes(self, owner: UserId) -> int:
         """As it was some minutes ago, with what this process has added since."""
@@ -150,6 +163,12 @@ class OpenObjects:
         self._unsettled_bytes = 0
         if arrived:
             await self._do(lambda: _settle(self._folder, arrived))
+
+    async def forget_unsettled(self) -> None:
+        """Remove what broke off before it was settled."""
+        arrived, self._unsettled = self._unsettled, {}
+        if arrived:
+            await self._do(lambda: _remove(arrived.values()))
 
     async def missing(self, digests: Collection[Digest]) -> set[Digest]:
         return await self._do(lambda: {digest for digest in digests if not _path(self._folder, digest).is_file()})
@@ -316,6 +335,11 @@ def _settle(folder: Path, arrived: dict[Digest, Path]) -> None:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.rename(target)
     _sync(folder)
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _sync(folder: Path) -> None:
