@@ -86,3 +86,8 @@ def test_the_type_is_guessed_by_the_name(name: str, mime: str) -> None:
 def test_what_is_no_file_has_neither_text_nor_size() -> None:
     found = preview_of(entry("pictures.png", 0, "dir"), b"")
     assert (found.mime, found.text, found.image) == ("inode/directory", None, None)
+
+
+@pytest.mark.parametrize("name", ["data:text%2Fhtml,x", "data:application/x-shellscript,x", "http:a"])
+def test_a_name_is_no_address(name: str) -> None:
+    assert preview(name, b"x").mime == "application/octet-stream"

@@ -49,7 +49,8 @@ class Preview:
 
 def preview_of(entry: FileEntry, start: bytes) -> Preview:
     """The preview of a file that begins with `start`: all of it, or its first PREVIEW_BYTES bytes."""
-    mime = _TYPES.guess_type(entry.name, strict=False)[0] or "application/octet-stream"
+    # As a path: a name by itself may look like an address, such as `data:...`, which says what it is.
+    mime = _TYPES.guess_type(f"/{entry.name}", strict=False)[0] or "application/octet-stream"
     if entry.type != "file":
         return Preview(entry, "inode/directory" if entry.type == "dir" else "application/octet-stream")
     image = image_size(start)
