@@ -120,6 +120,9 @@ def _make(image: Path, *, uid: int, gid: int, size: Size) -> None:
         )  # fmt: skip
         os.fchown(file, uid, gid)  # so that the file alone tells whose it is
         os.fsync(file)
+    except BaseException:
+        new.unlink()  # it may be what fills the disk
+        raise
     finally:
         os.close(file)
     new.rename(image)
@@ -199,7 +202,10 @@ def _unfinished(image: Path) -> Path:
 
 def _run(program: str, *arguments: str, good: int = 0) -> None:
     """Run it; an exit code above `good` raises OSError, which has what it said in the place of a file's name."""
-    done = subprocess.run([program, *arguments], capture_output=True, timeout=_FSCK_SECONDS, check=False)  # noqa: S603
+    try:
+        done = subprocess.run([program, *arguments], capture_output=True, timeout=_FSCK_SECONDS, check=False)  # noqa: S603
+    except subprocess.TimeoutExpired:
+        raise OSError(errno.ETIMEDOUT, f"{program} took too long") from None
     if done.returncode > good or done.returncode < 0:
         said = (done.stderr or done.stdout).decode(errors="replace").strip()[-300:]
         raise OSError(errno.EIO, f"{program} failed", said)
