@@ -29,9 +29,10 @@ class Readiness(BaseModel):
 async def readyz(runtime: RuntimeDep) -> JSONResponse:
     """Work can be taken: the database answers, and nobody has asked this process to stop. Else 503.
 
-    `worker` says whether this process executes runs (`ok`), leaves them to others (`none`) or ends them (`draining`).
+    `worker` says whether this process executes runs (`ok`), leaves them to others (`none`) or ends them (`draining`);
+    `disk` whether there is room for new workspaces, without which all others go on.
     """
-    checks = {"database": "ok", "worker": runtime.worker_state}
+    checks = {"database": "ok", "worker": runtime.worker_state, "disk": await runtime.disk_state()}
     try:
         await runtime.check_ready()
     except AppError as error:

@@ -1,7 +1,9 @@
 """What the HTTP layer and the command line work with."""
 
+import asyncio
 from dataclasses import dataclass
 
+from moorage.adapters.folders.room import low_disk
 from moorage.adapters.postgres.pool import Database
 from moorage.agent.graph_views import GraphViews
 from moorage.agent.states import States
@@ -82,3 +84,12 @@ class Runtime:
     async def check_ready(self) -> None:
         """Raise Unavailable when the database does not answer."""
         await self.database.ping()
+
+    async def disk_state(self) -> str:
+        """`ok`, or in words how little room is left for new workspaces. A broker's disk is the broker's to tell of."""
+        if self.settings.sandbox_broker is not None:
+            return "ok"
+        try:
+            return await asyncio.to_thread(low_disk, self.settings.workspace_root) or "ok"
+        except OSError as error:
+            return f"WORKSPACE_ROOT: {error.strerror}"

@@ -27,6 +27,7 @@ from moorage.adapters.folders.ownership import let_the_group_write, make_folder,
 from moorage.adapters.folders.quotas import limit, quota_usage, unlimit
 from moorage.adapters.folders.registry import Registry
 from moorage.adapters.folders.removal import remove_tree
+from moorage.adapters.folders.room import low_disks
 from moorage.adapters.folders.trying import Found, StorageKind, try_folders
 from moorage.errors import Conflict, InvalidInput
 from moorage.ids import ThreadId, UserId, is_user_id, owner_of, user_place
@@ -40,6 +41,12 @@ _MIB = 1024 * 1024
 _WORKSPACE_MODE = 0o770
 _SHARED_MODE = 0o2770
 _SHARED_FILES = 100_000
+
+
+class HostFull(SandboxUnavailable):
+    """The machine's disk is nearly full."""
+
+    code = "host_disk_full"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +101,7 @@ class Folders:
 
     def shortcomings(self) -> list[Shortcoming]:
         """What this machine's file systems, or this process's rights, lack."""
-        return list(self._found.shortcomings)
+        return [*self._found.shortcomings, *low_disks(self._root, self._shared_root)]
 
     def path(self, thread_id: ThreadId) -> Path:
         """Where the thread's files are, or will be; raises InvalidInput for what is no thread id."""
@@ -108,7 +115,10 @@ class Folders:
         return self._found.everyone or self.registry.identity(thread_id)
 
     def prepare(self, thread_id: ThreadId, profile: SandboxProfile) -> Place:
-        """The thread's folders, made when missing and ready to be used. Safe to repeat."""
+        """The thread's folders, made when missing and ready to be used. Safe to repeat.
+
+        Raises HostFull when they would be new and the machine's disk is nearly full.
+        """
         return self._prepare(thread_id, thread_owner(thread_id), profile)
 
     def holds(self, place: Place) -> bool:
@@ -205,6 +215,8 @@ class Folders:
         workspace, shared = self._root / owner / name, self.shared_path(owner)
         # Both locks: whoever lets go of the shared folder must see that this workspace needs it.
         with self._alone(name), self._alone(_shared_lock(owner)), _told("prepared"):
+            if find_place(self._root, owner, name) is None:
+                self._refuse_without_room()
             agent = found.everyone or self.registry.identity_of(name, owner)
             make_passage(workspace.parent)
             size = Size(profile.disk_mb, profile.max_files)
@@ -215,6 +227,15 @@ class Folders:
         bounds = Bounds() if bounded else Bounds(disk_bytes=profile.disk_mb * _MIB, max_files=profile.max_files)
         view = host_view(shared, root=self._shared_root, host_root=self._host_shared)
         return Place(name, owner, self._workspace(workspace), Folder(shared, view), agent, bounds)
+
+    def _refuse_without_room(self) -> None:
+        """Those that are there have been promised theirs."""
+        if lacks := list(low_disks(self._root, self._shared_root)):
+            log.error("disk_nearly_full", detail=lacks[0].detail)
+            raise HostFull(
+                "The server's own disk is nearly full, so no new workspace is made: its operator must free some space.",
+                retry_after=60,
+            )
 
     def _ready(self, folder: Path, *, uid: int | None, gid: int, mode: int, size: Size) -> bool:
         """Answers whether the file system bounds it. `uid` None: root's."""
