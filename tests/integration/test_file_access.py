@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import zipfile
+import zlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -240,6 +241,20 @@ async def test_an_archive_comes_as_it_is_made(world: World) -> None:
     with pytest.raises(PathError):
         async with world.files.zip(WORKSPACE, "a/1"):
             pass
+
+
+async def test_an_archive_takes_no_longer_than_it_must(world: World) -> None:
+    """What shrinks is packed at the fastest level, what does not at none."""
+    contents = {"text": b"".join(b"line %d\n" % number for number in range(50_000)), "noise": os.urandom(500_000)}
+    for name, content in contents.items():
+        (world.workspace / name).write_bytes(content)
+    async with world.files.zip(WORKSPACE, "") as pieces:
+        archive = zipfile.ZipFile(io.BytesIO(b"".join([piece async for piece in pieces])))
+    for name, level in (("text", 1), ("noise", 0)):
+        packer = zlib.compressobj(level, zlib.DEFLATED, -15)
+        packed = len(packer.compress(contents[name])) + len(packer.flush())
+        assert archive.read(name) == contents[name]
+        assert abs(archive.getinfo(name).compress_size - packed) < packed / 1000
 
 
 async def test_documents_are_copied_to_the_shared_folder(world: World) -> None:
