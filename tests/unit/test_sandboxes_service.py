@@ -291,21 +291,36 @@ async def test_reconciling_clears_up_what_stopped_without_being_told_to(world: W
     assert await use(server, thread) == DONE
 
 
+@pytest.mark.parametrize("state", ["stuck", "broken"])
 async def test_one_that_does_not_stop_keeps_no_other_from_being_stopped(
-    world: World, thread: ThreadId, monkeypatch: pytest.MonkeyPatch
+    world: World, thread: ThreadId, monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
     """An agent may bring its container to where even the engine cannot remove it at once."""
     monkeypatch.setattr(places, "_STOP_SECONDS", 0.05)
     server, others = world.server(), [new_thread_id(UserId("bob")) for _ in range(40)]
     for one in (thread, *others):
         await use(server, one)
-    world.toys.stuck = {thread}
+    setattr(world.toys, state, {thread})
     world.now = 61
     assert await server.sweep() == len(others)
     assert set(world.toys.running) == {thread}
     world.toys.die(others[0])
     await server.reconcile(every)
     assert world.toys.dead == set()
+
+
+@pytest.mark.parametrize("state", ["stuck", "broken"])
+async def test_one_that_cannot_be_removed_keeps_no_other_from_being_removed(
+    world: World, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    monkeypatch.setattr(places, "_STOP_SECONDS", 0.05)
+    threads = [new_thread_id(UserId("bob")) for _ in range(40)]
+    for one in threads:
+        await use(world.server(), one)
+    first = (await world.toys.list())[0].thread_id
+    setattr(world.toys, state, {first})
+    assert await world.server().reconcile(none) == len(threads) - 1
+    assert set(world.toys.running) == {first}
 
 
 async def test_what_stopped_and_is_in_use_again_is_left_alone(world: World, thread: ThreadId) -> None:

@@ -16,6 +16,7 @@ from moorage.sandboxes.port import (
     SandboxGone,
     SandboxInfo,
     SandboxStats,
+    SandboxUnavailable,
     Shortcoming,
     StaleClaim,
 )
@@ -63,7 +64,8 @@ class ToyHelper:
 class Toys:
     """The provider. `fail` is asked before each call; `running` holds the profile of each sandbox that runs.
 
-    `dead` are those that stopped, but not by `pause`; those that are `stuck` never come to an end of that.
+    `dead` are those that stopped, but not by `pause`; those that are `stuck` never come to an end of that, and those
+    that are `broken` refuse it.
     """
 
     name: Literal["docker"] = "docker"
@@ -73,6 +75,7 @@ class Toys:
         self.running: dict[ThreadId, str] = {}
         self.dead: set[ThreadId] = set()
         self.stuck: set[ThreadId] = set()
+        self.broken: set[ThreadId] = set()
         self.folders: set[ThreadId] = set()
         self.helpers: list[ToyHelper] = []
         self.tokens: dict[ThreadId, int] = {}
@@ -118,6 +121,8 @@ class Toys:
         self.fail("pause")
         if thread_id in self.stuck:
             await asyncio.Event().wait()
+        if thread_id in self.broken:
+            raise SandboxUnavailable("the engine does not manage to")
         self.running.pop(thread_id, None)
         self.dead.discard(thread_id)
         self._lose_helpers(thread_id)

@@ -7,7 +7,7 @@ from itertools import batched
 
 from moorage.ids import ThreadId
 from moorage.sandboxes.place import Place
-from moorage.sandboxes.port import USER_FULL, SandboxesFull, SandboxInfo, SandboxProvider
+from moorage.sandboxes.port import USER_FULL, SandboxesFull, SandboxInfo, SandboxProvider, SandboxUnavailable
 from moorage.sandboxes.work import SomeThreads, Work
 from moorage.telemetry import get_logger
 
@@ -107,12 +107,16 @@ class Places:
             async with asyncio.timeout(_STOP_SECONDS), place.lock:
                 await stop(place)
         except TimeoutError:
-            log.warning("sandbox_does_not_stop", thread_id=place.thread_id, seconds=_STOP_SECONDS)
-            return False
-        return True
+            reason = f"not within {_STOP_SECONDS:g} s"
+        except SandboxUnavailable as error:
+            reason = error.detail
+        else:
+            return True
+        log.warning("sandbox_does_not_stop", thread_id=place.thread_id, reason=reason)
+        return False
 
     async def reconcile(self, existing: SomeThreads) -> int:
-        """Remove the sandboxes whose thread is gone, by the answer of `existing`; answers how many there were.
+        """Remove the sandboxes whose thread is gone, by the answer of `existing`; answers how many.
 
         Their files stay. Those of living threads that run, left by a process that ended, are stopped when idle like any
         other; what is left of those that died is cleared up.
@@ -120,13 +124,18 @@ class Places:
         asked = self._clock()
         found = await self._provider.list()
         alive = await existing({info.thread_id for info in found})
-        orphans = [info.thread_id for info in found if info.thread_id not in alive]
-        for thread_id in orphans:
-            await self._provider.remove(thread_id, files=False)
-            self.forget(thread_id)
+        removed = 0
+        for batch in batched([info.thread_id for info in found if info.thread_id not in alive], _STOPS_AT_ONCE):
+            removed += sum(await all_of(self._in_time(self.get(thread_id), self._remove) for thread_id in batch))
         self._note([info for info in found if info.thread_id in alive], asked=asked)
         await self._clear_up([info.thread_id for info in found if info.thread_id in alive and not info.running])
-        return len(orphans)
+        return removed
+
+    async def _remove(self, orphan: Place) -> None:
+        await orphan.let_go(at_once=True)
+        await self._provider.remove(orphan.thread_id, files=False)
+        orphan.running = False
+        self.forget(orphan.thread_id)
 
     async def _clear_up(self, died: Sequence[ThreadId]) -> None:
         """Let go of what sandboxes hold that stopped without being told to, unless they are wanted again."""

@@ -141,7 +141,7 @@ class Sandboxes:
         return stopped
 
     async def reconcile(self, existing: SomeThreads) -> int:
-        """Remove the sandboxes whose thread is gone, by the answer of `existing`; answers how many there were."""
+        """Remove the sandboxes whose thread is gone, by the answer of `existing`; answers how many."""
         return await self._places.reconcile(existing)
 
     async def keep_sweeping(self, existing: SomeThreads) -> None:
