@@ -26,6 +26,7 @@ class StubHelper:
     def __init__(self, *, obeys: bool = True, accepts: bool = True) -> None:
         self.heard: list[tuple[bytes, int, bytes]] = []
         self.closed = False
+        self.complaint = ""
         self.takes = True
         self._obeys = obeys
         self._accepts = accepts
@@ -80,4 +81,4 @@ class StubHelper:
 
     async def close(self) -> str:
         self.closed = True
-        return ""
+        return self.complaint

@@ -310,6 +310,15 @@ class TestDistrust:
         with pytest.raises(SandboxGone, match="no such executable"):
             await module.HelperConnection.open(helper)
 
+    @pytest.mark.parametrize("last_words", [True, False])
+    async def test_what_it_says_instead_is_passed_on_as_text_that_harms_nobody(self, last_words: bool) -> None:
+        """Postgres takes no NUL, and terminals obey escapes."""
+        helper = StubHelper()
+        helper.say(b"broken\0 \x1b[31mhelper")
+        helper.complaint = "broken\0 \x1b[31mhelper" if last_words else ""
+        with pytest.raises(SandboxGone, match=r"broken \[31mhelper"):
+            await module.HelperConnection.open(helper)
+
     async def test_paths_of_the_host_in_that_are_for_the_log_only(self) -> None:
         helper = StubHelper()
         helper.say(b"bwrap: Can't find source path /srv/workspaces/al/al-1: No such file")
