@@ -14,6 +14,7 @@ import orjson
 
 from moorage.sandboxes.helper.wire import CHUNK, FROM_INSIDE, HEADER, MAX_ORDER, MOST_CONNECTIONS
 from moorage.sandboxes.orders import OpenOrder, Payload, check_in_time, to_the_end
+from moorage.sandboxes.output import TextStream
 from moorage.sandboxes.paths import without_paths
 from moorage.sandboxes.port import Channel, SandboxGone
 from moorage.sandboxes.reports import Report
@@ -185,7 +186,8 @@ class HelperConnection:
             task.cancel()
         if self._serving:
             await asyncio.wait(self._serving)
-        self.complaint = (await self._channel.close())[-_COMPLAINT:] or self.complaint
+        said = (await self._channel.close())[-_COMPLAINT:] or self.complaint
+        self.complaint = TextStream().feed(said.encode(errors="replace"), final=True)
         self._ready.set()
 
     def _gone(self, what: str) -> SandboxGone:
