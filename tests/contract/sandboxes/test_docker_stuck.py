@@ -7,6 +7,9 @@ from pathlib import Path
 from tests.contract.sandboxes.dock import open_dock
 from tests.contract.sandboxes.harness import eventually, processes_with
 
+from moorage.adapters.docker.engine import Engine
+from moorage.ids import ThreadId
+
 _STOP_ALL = "exec python3 -c 'import os, signal\nwhile True:\n os.kill(-1, signal.SIGSTOP)  # marker-{0}'"
 
 
@@ -38,6 +41,20 @@ async def test_a_container_in_which_a_start_is_stopped_half_way_is_killed_and_se
         assert (await dock.run(thread_id, "echo fine")).output == "fine\n"
         await asyncio.wait([running])
         await deaf.close()
+
+
+async def test_only_the_stuck_container_is_ended_not_one_whose_name_looks_alike(tmp_path: Path) -> None:
+    """A dot in a user's id stands for any sign where the engine looks for a name."""
+    async with open_dock(tmp_path) as dock:
+        stuck = dock.new_thread("al.ice")
+        alike = ThreadId(stuck.replace("al.ice", "al-ice"))
+        for thread_id in (stuck, alike):
+            await dock.provider.ensure(thread_id, profile="default")
+        engine = Engine(connections=1)
+        await asyncio.to_thread(engine._kill_from_outside, dock.container(stuck))  # pyright: ignore[reportPrivateUsage]
+        engine.close()
+        assert not dock.inspect(stuck)["State"]["Running"]
+        assert dock.inspect(alike)["State"]["Running"]
 
 
 def eventually_deaf(container: str) -> bool:

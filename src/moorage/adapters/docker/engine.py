@@ -4,6 +4,7 @@ The bodies are the Engine API's own (https://docs.docker.com/reference/api/engin
 """
 
 import os
+import re
 import secrets
 import socket
 import ssl
@@ -178,7 +179,8 @@ class Engine:
 
     def _kill_from_outside(self, container: str) -> None:
         """Unless the engine does not list it either: then it is the engine that does not answer."""
-        found = cast(list[Body], self._within(_LOOK_SECONDS).containers(all=True, filters={"name": f"^/{container}$"}))
+        named = {"name": f"^/{re.escape(container)}$"}  # the engine takes it for a pattern
+        found = cast(list[Body], self._within(_LOOK_SECONDS).containers(all=True, filters=named))
         for stuck in found:
             log.warning("container_stuck", container=container)
             name = f"moorage-reaper-{secrets.token_hex(8)}"
