@@ -6,7 +6,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,9 +24,10 @@ from tests.contract.sandboxes.harness import open_harbour as open_any_harbour
 
 from moorage.adapters.bubblewrap.leftovers import find_sandboxes, runs
 from moorage.ids import ThreadId
-from moorage.sandboxes.port import StaleClaim
+from moorage.sandboxes.port import SandboxUnavailable, StaleClaim
 
 _OLD, _NEW = 1, 2
+_FREEZER = Path("/sys/fs/cgroup/freezer")
 
 
 @pytest.fixture
@@ -107,3 +110,33 @@ async def test_a_helper_whose_end_is_not_waited_for_ends_all_the_same(tmp_path: 
     await asyncio.wait([closing])
     assert await eventually(lambda: not find_sandboxes(f"moorage-{installation}-"), within=5)
     await provider.remove(thread_id, files=True)
+
+
+@pytest.mark.skipif(not _FREEZER.is_dir(), reason="nothing here keeps a killed process from dying")
+async def test_what_does_not_die_is_not_told_as_killed_and_its_files_stay(harbour: Harbour) -> None:
+    thread_id = harbour.new_thread()
+    sandbox = await harbour.direct(thread_id)
+    await sandbox.write_file("/workspace/note", b"kept")
+    with frozen(processes_with(harbour.installation)):
+        with pytest.raises(SandboxUnavailable, match="did not die"):
+            await harbour.provider.remove(thread_id, files=True)
+        assert (harbour.path(thread_id) / "note").exists()
+    await harbour.provider.remove(thread_id, files=True)
+    assert not harbour.path(thread_id).exists()
+    await sandbox.close()
+
+
+@contextmanager
+def frozen(processes: Sequence[int]) -> Generator[None]:
+    group = _FREEZER / f"moorage-test-{os.getpid()}"
+    group.mkdir()
+    try:
+        for process in processes:
+            (group / "cgroup.procs").write_text(str(process))
+        (group / "freezer.state").write_text("FROZEN")
+        yield
+    finally:
+        (group / "freezer.state").write_text("THAWED")
+        while (group / "cgroup.procs").read_text():
+            time.sleep(0.01)
+        group.rmdir()

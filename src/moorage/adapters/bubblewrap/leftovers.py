@@ -13,6 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from moorage.sandboxes.port import SandboxUnavailable
+
 _END_SECONDS = 5.0
 _POLL_SECONDS = 0.005
 
@@ -41,14 +43,19 @@ def runs(name: str) -> bool:
 
 
 def kill_sandbox(name: str) -> None:
-    """Kill every process of the sandbox, and wait until they are dead. Blocks."""
+    """Kill every process of the sandbox, and wait until they are dead. Blocks.
+
+    Raises SandboxUnavailable when one does not die in time: what is done next may count on their death.
+    """
     outer = {pid for pid, found in _outer_processes(name) if found == name}
     family = [process for pid in outer for process in _family(pid)]
     for pid in outer:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + _END_SECONDS
-    while any(map(_is_alive, family)) and time.monotonic() < deadline:
+    while any(map(_is_alive, family)):
+        if time.monotonic() > deadline:
+            raise SandboxUnavailable(f"Processes of the sandbox did not die within {_END_SECONDS:g} s", retry_after=5)
         time.sleep(_POLL_SECONDS)
 
 
