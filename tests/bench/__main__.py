@@ -68,6 +68,11 @@ def _print_sandboxes(cost: dict[str, Any]) -> None:
     cold, warm = cost["first_command_cold_ms"], cost["first_command_warm_ms"]
     print(f"a thread's first command: {cold['p50']} ms p50; with a warm container {warm['p50']}")
     print(f"200 MiB of files: {cost['upload_mib_per_s']} MiB/s up, {cost['download_mib_per_s']} down")
+    over = {name: item["mib_per_s"] for name, item in cost["http"].items() if isinstance(item, dict)}
+    print(
+        f"the same over HTTP: {over['raw_up']} MiB/s up, {over['form_up']} as a form, {over['down']} down, "
+        f"{over['zip']} as an archive; the server +{cost['http']['server_grew_mib']} MiB"
+    )
     print(f"an idle sandbox: {cost['idle_sandbox_mib']} MiB")
     for name, flood in cost["floods"].items():
         if isinstance(flood, dict):

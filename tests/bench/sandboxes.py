@@ -9,8 +9,10 @@ Prints one JSON object. Times in milliseconds, sizes in MiB. The two ways to run
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -65,7 +67,17 @@ async def main() -> None:
         async with _sandboxes(arguments, warm=2) as (sandboxes, provider):
             await _true(await sandboxes.acquire(new_thread_id(_OWNER)))  # from now on one stands ready for this user
             figures["first_command_warm_ms"] = await _first_commands(sandboxes, pause=_until_warm)
+    figures["http"] = await asyncio.to_thread(_http, arguments)
     print(json.dumps(figures))
+
+
+def _http(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The same files through a whole server, to be compared with the helper's stream."""
+    settings = {"SANDBOX": "bubblewrap" if arguments.bubblewrap else "docker"}
+    if arguments.runtime:
+        settings["SANDBOX_RUNTIME"] = arguments.runtime
+    command = [sys.executable, str(Path(__file__).with_name("http_files.py"))]
+    return json.loads(subprocess.check_output(command, env={**os.environ, **settings}))
 
 
 @asynccontextmanager
