@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from moorage.errors import AppError
 from moorage.ids import UserId
 from moorage.sandboxes.port import USER_FULL, SandboxesFull, SandboxUnavailable
 
@@ -96,27 +95,37 @@ class Line:
             if waiting.done.done():  # cancelled
                 continue
             if refused is None:
-                try:
-                    _answer(waiting, await waiting.attempt())
+                refused = await _attempt(waiting)
+                if refused is None:
                     continue
-                except SandboxesFull as error:
-                    refused = error
-                    if error.code == USER_FULL:
-                        full_users[waiting.owner] = error
-                    else:
-                        full = error
-                except AppError as error:
-                    _fail(waiting, error)
-                    continue
+                if refused.code == USER_FULL:
+                    full_users[waiting.owner] = refused
+                else:
+                    full = refused
             if time.monotonic() >= waiting.deadline:
                 _fail(waiting, refused)
 
 
-def _answer(waiting: _Waiting[object], value: object) -> None:
-    if not waiting.done.done():
-        waiting.done.set_result(value)
+async def _attempt(waiting: _Waiting[object]) -> SandboxesFull | None:
+    """Serve the one who waits, whatever comes of it, unless there is no room. Who leaves is not served to the end."""
+    attempt = asyncio.ensure_future(waiting.attempt())
+    try:
+        await asyncio.wait([attempt, waiting.done], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        if not attempt.done():
+            attempt.cancel()
+            await asyncio.wait([attempt])
+    if attempt.cancelled():
+        waiting.done.cancel()
+    elif isinstance(error := attempt.exception(), SandboxesFull):
+        return error
+    elif error is not None:
+        _fail(waiting, error)
+    elif not waiting.done.done():
+        waiting.done.set_result(attempt.result())
+    return None
 
 
-def _fail(waiting: _Waiting[object], error: AppError) -> None:
+def _fail(waiting: _Waiting[object], error: BaseException) -> None:
     if not waiting.done.done():
         waiting.done.set_exception(error)
