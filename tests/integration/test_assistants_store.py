@@ -70,7 +70,8 @@ async def test_what_is_saved_is_found_again(assistants: Assistants, alice: UserI
 
 
 @pytest.mark.parametrize(
-    "text", ["", "nobody", "x" * 36, "\x00", "00000000000040008000000000000000", str(uuid.uuid4())]
+    "text",
+    ["", "nobody", "x" * 36, "\x00", "00000000000040008000000000000000", "1f0e9a52-5a0c-4b7e-9d3e-6c2f8b7a4d10"],
 )
 async def test_what_names_no_assistant_is_not_there(assistants: Assistants, alice: UserId, text: str) -> None:
     with pytest.raises(UnknownAssistant):

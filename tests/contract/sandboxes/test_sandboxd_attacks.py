@@ -15,11 +15,11 @@ from structlog.testing import capture_logs
 from tests.contract.sandboxes.brokered import BrokerAtWork, NotedSandboxes, broker_at
 
 from moorage.adapters.sandboxd.server import BrokerLimits
-from moorage.ids import UserId, new_thread_id
+from moorage.ids import ThreadId, UserId, new_thread_id
 from moorage.sandboxes.port import SandboxInfo, SandboxUnavailable
 
-THREAD = new_thread_id(UserId("alice"))
-UUID = uuid.uuid4()
+THREAD = ThreadId("alice-798a286d-a0bd-49ec-baf6-41be3627a6eb")
+UUID = "41adf2b3-7def-47f9-b6aa-3c816d4d8ba2"
 _STRANGER = """
 import os, socket, sys
 os.setgroups([]); os.setgid({uid}); os.setuid({uid})
@@ -90,7 +90,7 @@ async def test_who_is_listed_is_heard_and_root_is_not_unless_listed(public_tmp_p
         f".-{UUID}",
         f"..-{UUID}",
         f"Alice-{UUID}",
-        f"alice-{str(UUID).upper()}",
+        f"alice-{UUID.upper()}",
         f"a{'x' * 40}-{UUID}",
         f"alice-{UUID}-{UUID} --privileged",
         "probe-0011223344556677",
