@@ -50,8 +50,11 @@ def public_tmp_path() -> Generator[Path]:
 def nothing_stays_mounted(tmp_path_factory: pytest.TempPathFactory, public_tmp_path: Path) -> Generator[None]:
     """Workspaces may be file systems of their own, which outlive the servers that mounted them, and killed tests."""
     own = tmp_path_factory.getbasetemp()
-    for other in own.parent.glob("pytest-*/"):
-        if other != own and not _is_running(other):
+    run = (
+        own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    )  # the workers of a run have a folder each in its own
+    for other in run.parent.glob("pytest-*/"):
+        if other != run and not _is_running(other):
             _unmount_below(other)
     yield
     _unmount_below(own)

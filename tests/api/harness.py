@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import orjson
 import uvicorn
+from tests.uids import own_uids
 
 from moorage.runtime import Runtime, open_runtime, open_sandbox_provider
 from moorage.settings import Settings, load_settings
@@ -17,6 +18,7 @@ from moorage_api.app import create_app
 from moorage_api.server import UVICORN, bind
 
 PASSWORD = "correct horse battery"
+_UIDS = own_uids(20_000, 99_999)
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ def make_settings(folder: Path, database_url: str, **changes: Any) -> Settings:
             "shared_dir": folder / "shared",
             "llm_model": "scripted:calls",
             "quota_active_sessions": 0,
+            "sandbox_uid_range": f"{_UIDS.start}-{_UIDS[-1]}",
             "sandbox_storage": "watch",  # so that tests see workspaces from outside, used or not
             **changes,
         },

@@ -14,6 +14,11 @@ def new_mark() -> str:
     return f"m-{secrets.token_hex(6)}"
 
 
+def long_sleep() -> str:
+    """A command that outlasts any test, and that no other on this machine is like."""
+    return f"sleep 7654.{secrets.randbelow(10**9):09d}"
+
+
 @dataclass(frozen=True)
 class Script:
     """A message: the model makes `steps` turn by turn (a list: in parallel), then says `then`.

@@ -5,7 +5,7 @@ import time
 
 import pytest
 from tests.faults.checkers import check
-from tests.faults.scripts import effect, list_files, script
+from tests.faults.scripts import effect, list_files, long_sleep, script
 from tests.faults.server import Server
 from tests.faults.user import Sent, Thread
 from tests.faults.waiting import eventually
@@ -13,7 +13,7 @@ from tests.faults.world import World, processes_with
 
 _TERMINAL_SECONDS = 5
 _DEAD_SECONDS = 2
-_ENDLESS = "sleep 7654.3"
+_ENDLESS = long_sleep()
 
 
 async def test_a_model_call_is_cancelled(world: World):

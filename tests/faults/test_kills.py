@@ -2,7 +2,7 @@
 
 import pytest
 from tests.faults.checkers import check, checkpoint
-from tests.faults.scripts import effect, list_files, script, words
+from tests.faults.scripts import effect, list_files, long_sleep, script, words
 from tests.faults.waiting import eventually
 from tests.faults.world import World, processes_with
 
@@ -46,7 +46,7 @@ async def test_a_tool_that_died_with_its_server_is_not_run_again(world: World):
     thread = await world.thread(server)
     await thread.play(list_files())
     for number in range(_KILLS):
-        name, sleep = f"effect-{number}", f"sleep 4321.{number}"
+        name, sleep = f"effect-{number}", long_sleep()
         message = script(effect(name, then=sleep), then=f"told of {name}")
         sent = await thread.say(message)
         assert await thread.until_end(sent.run_id) == "interrupted"

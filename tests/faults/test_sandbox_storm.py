@@ -10,7 +10,7 @@ import pytest
 from tests.faults.checkers import check
 from tests.faults.leftovers import Machine, removed_threads_left
 from tests.faults.sandbox_storm import open_scene, storm
-from tests.faults.scripts import effect, run, script
+from tests.faults.scripts import effect, long_sleep, run, script
 from tests.faults.server import Server
 from tests.faults.user import Thread, persist
 from tests.faults.waiting import eventually
@@ -60,7 +60,7 @@ async def test_threads_that_are_deleted_at_once_under_their_commands_leave_nothi
     own_world.sandbox, machine = "docker", Machine(own_world.folder, _UIDS)
     server = await own_world.server(**_OWN_FILE_SYSTEMS)
     threads = [await own_world.thread(server) for _ in range(10)]
-    marker = "sleep 7654.3"
+    marker = long_sleep()
     await asyncio.gather(*(_start(thread, f"setsid {marker} & {marker}") for thread in threads))
 
     async def all_run() -> bool:

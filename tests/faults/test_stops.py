@@ -5,13 +5,13 @@ import time
 
 import httpx
 from tests.faults.checkers import check
-from tests.faults.scripts import effect, script, words
+from tests.faults.scripts import effect, long_sleep, script, words
 from tests.faults.user import Thread, read_events
 from tests.faults.waiting import eventually
 from tests.faults.world import World, processes_with
 
 _EXIT_SECONDS = 30
-_ENDLESS = "sleep 8765.4"
+_ENDLESS = long_sleep()
 
 
 async def test_sigterm_ends_a_server_in_time_and_its_work_goes_on_in_the_next(world: World):

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 from tests.faults.checkers import check, checkpoint
-from tests.faults.scripts import effect, list_files, script, words
+from tests.faults.scripts import effect, list_files, long_sleep, script, words
 from tests.faults.server import Server
 from tests.faults.user import Thread
 from tests.faults.waiting import eventually
@@ -39,7 +39,8 @@ async def test_a_woken_worker_does_not_finish_the_model_call_of_a_run_it_lost(wo
 
 async def test_a_woken_worker_starts_nothing_after_the_tool_that_it_ran(world: World):
     async with _frozen_owner(world) as (frozen, thread):
-        first = effect("first", then="sleep 5432.1")
+        sleep = long_sleep()
+        first = effect("first", then=sleep)
         message = script(first, effect("second"), then="ok")
         sent = await thread.say(message)
         assert await thread.until_end(sent.run_id) == "interrupted"
@@ -48,7 +49,7 @@ async def test_a_woken_worker_starts_nothing_after_the_tool_that_it_ran(world: W
         await _freeze_and_add_another(world, frozen, thread)
         result = await thread.until_type("tool_result", seconds=_TAKEN_SECONDS)
         assert result.data["status"] == "outcome_unknown"
-        assert processes_with("sleep 5432.1") == []
+        assert processes_with(sleep) == []
         assert await thread.settle() == "idle"
         await _older_claims_are_refused(world, thread)
         frozen.thaw()

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from tests.uids import own_uids
+
 from moorage.adapters.folders import Folders, Place, Registry
 from moorage.adapters.folders.mounts import unmount
 from moorage.adapters.folders.removal import remove_tree
@@ -16,7 +18,7 @@ from moorage.sandboxes.port import AgentIdentity
 from moorage.sandboxes.profiles import SandboxProfile
 
 ALICE, BOB = UserId("alice"), UserId("bob")
-UIDS = range(310_000, 311_000)
+UIDS = own_uids(10_000, 10_999)
 SMALL = SandboxProfile(disk_mb=16, max_files=200)
 
 Storage = Literal["auto", "loop", "quota", "watch"]

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from tests.uids import own_uids
+
 from moorage.adapters.bubblewrap import BubblewrapSandboxes
 from moorage.adapters.docker import ContainerSettings, DockerSandboxes
 from moorage.adapters.folders import Folders, Registry
@@ -20,7 +22,7 @@ from moorage.sandboxes.profiles import DEFAULT_PROFILE, SandboxProfile
 from moorage.sandboxes.service import Sandboxes
 
 IMAGE = "moorage-sandbox:dev"
-UIDS = range(300_000, 310_000)
+UIDS = own_uids(0, 9_999)
 type Kind = Literal["docker", "bubblewrap"]
 type Storage = Literal["auto", "loop", "quota", "watch"]
 SMALL = SandboxProfile(image=IMAGE, memory_mb=256, pids=128, file_mb=64, tmp_mb=64)
