@@ -5,9 +5,7 @@ run that a client joins late is what it said to those who were there.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 import orjson
 
@@ -16,19 +14,18 @@ from moorage.errors import NotFound
 from moorage.events import EventType, StoredEvent
 from moorage.ids import RunId
 from moorage_api.langgraph.v3_frames import FRAMES_PER_EVENT, Frame, Namespace, first_frame
-from moorage_api.langgraph.v3_messages import OpenMessage, tool_message
+from moorage_api.langgraph.v3_messages import tool_message
 from moorage_api.langgraph.v3_payloads import (
     Data,
-    ai_messages,
     approval,
     call_of_task,
     checkpoint_of,
     tool_ended,
     without_interrupts,
 )
+from moorage_api.langgraph.v3_run import ROOT, Call, Run, Told, json_text
 from moorage_api.langgraph.values import StateFold, Values
 
-_ROOT: Namespace = ()
 _TERMINAL = {
     "success": "completed",
     "interrupted": "interrupted",
@@ -38,37 +35,6 @@ _TERMINAL = {
 }
 
 type LoadFinal = Callable[[], Awaitable[Values | None]]
-type Told = tuple[str, Namespace, Data]
-
-
-@dataclass(slots=True)
-class _Call:
-    """A tool call that the model made: `place` is its task's namespace, that of its graph one above."""
-
-    call_id: str
-    name: str
-    args: Data
-    scope: Namespace
-    place: Namespace
-    started: bool = False
-    subagent: str | None = None
-
-
-@dataclass(slots=True)
-class _Run:
-    """What of a run later events refer to."""
-
-    agent: str = "agent"
-    error: str | None = None
-    ended: bool = False
-    messages: dict[str | None, OpenMessage] = field(default_factory=dict[str | None, OpenMessage])
-    unnamed: dict[str | None, list[_Call]] = field(default_factory=dict[str | None, list[_Call]])
-    calls: dict[str, _Call] = field(default_factory=dict[str, _Call])
-    decided: set[str] = field(default_factory=set[str])
-    given: dict[str, Data] = field(default_factory=dict[str, Any])
-    recorded: bool = False
-    lost: bool = False
-    held: tuple[Namespace, Data] | None = None
 
 
 class Projection:
@@ -82,7 +48,7 @@ class Projection:
         self._thread = thread
         self._fold = fold
         self._final = final
-        self._runs: dict[RunId, _Run] = {}
+        self._runs: dict[RunId, Run] = {}
         self._running: RunId | None = None
 
     async def read(self, event: StoredEvent, *, live: bool = True) -> list[Frame]:
@@ -91,11 +57,11 @@ class Projection:
         What is not `live` has been followed by more: nothing is loaded for it.
         """
         data: Data = orjson.loads(event.data)
-        run = self._runs.setdefault(event.run_id, _Run())
+        run = self._runs.setdefault(event.run_id, Run())
         ran = self._running == event.run_id
         told = [item async for item in self._told(event, run, data)]
         if event.type is EventType.RUN_END and live and ran and (data.get("rolled_back") or not run.recorded):
-            told += [("values", _ROOT, values) for values in [await self._left_behind()] if values is not None]
+            told += [("values", ROOT, values) for values in [await self._left_behind()] if values is not None]
         first, timestamp = first_frame(event.seq), _milliseconds(event.at)
         return [
             Frame(
@@ -115,17 +81,17 @@ class Projection:
         values = await self._final() if self._final is not None else None
         return without_interrupts(values) if values is not None else None
 
-    async def _told(self, event: StoredEvent, run: _Run, data: Data) -> AsyncIterator[Told]:
+    async def _told(self, event: StoredEvent, run: Run, data: Data) -> AsyncIterator[Told]:
         if event.type is EventType.GRAPH:
             if data["kind"] not in ("tasks", "call"):
-                for item in self._finish_messages(run, data):
+                for item in run.finish_messages(data):
                     yield item
             async for item in self._graph(run, data["kind"], tuple(data["ns"]), data["data"]):
                 yield item
             return
         for item in self._flush_values(run, event.type):
             yield item
-        for item in self._before(run, event.type, data):
+        for item in run.before(event.type, data):
             yield item
         if (tell := _TELLERS.get(event.type)) is not None:
             for item in tell(self, event, run, data):
@@ -133,7 +99,7 @@ class Projection:
 
     # LangGraph's own events -----------------------------------------------------------------------------------------
 
-    async def _graph(self, run: _Run, kind: str, ns: Namespace, data: Data) -> AsyncIterator[Told]:
+    async def _graph(self, run: Run, kind: str, ns: Namespace, data: Data) -> AsyncIterator[Told]:
         """A state is told with its checkpoint before it, which the log has after it: so it waits for the next event."""
         held, run.held = run.held, None
         if held is not None and not (kind == "checkpoints" and held[0] == ns):
@@ -153,7 +119,7 @@ class Projection:
         if held is not None:
             yield "values", *held
 
-    async def _stands(self, run: _Run, ns: Namespace, change: Data) -> tuple[Namespace, Data] | None:
+    async def _stands(self, run: Run, ns: Namespace, change: Data) -> tuple[Namespace, Data] | None:
         """The state after a change; None when the checkpoint that it builds on is not kept any more."""
         try:
             values = await self._fold.apply(ns, change)
@@ -165,7 +131,7 @@ class Projection:
         run.recorded = not run.lost
         return (ns, without_interrupts(values)) if run.recorded else None
 
-    def _plain(self, run: _Run, kind: str, ns: Namespace, data: Data) -> Iterator[Told]:
+    def _plain(self, run: Run, kind: str, ns: Namespace, data: Data) -> Iterator[Told]:
         match kind:
             case "updates":
                 for node, values in data.items():
@@ -179,212 +145,127 @@ class Projection:
             case _:
                 return
 
-    def _flush_values(self, run: _Run, kind: EventType) -> Iterator[Told]:
+    def _flush_values(self, run: Run, kind: EventType) -> Iterator[Told]:
         """What a run stops with is told after the stop itself."""
         if run.held is not None and kind not in (EventType.INTERRUPT, EventType.RUN_END):
             yield "values", *run.held
             run.held = None
 
-    def _announced(self, run: _Run, ns: Namespace, data: Data) -> Iterator[Told]:
+    def _announced(self, run: Run, ns: Namespace, data: Data) -> Iterator[Told]:
         """A call's task began: the tool itself, unless somebody is asked first."""
         call_id, name = data["call_id"], data.get("name", "")
-        call = run.calls[call_id] = _Call(call_id, name, run.given.get(call_id, {}), ns[:-1], ns)
+        call = run.calls[call_id] = Call(call_id, name, run.given.get(call_id, {}), ns[:-1], ns)
         call.subagent = data.get("subagent")
         if name in READ_ONLY_TOOLS or call_id in run.decided:
-            yield from self._started(call)
+            yield from call.begin()
 
     # Our own events -------------------------------------------------------------------------------------------------
 
-    def _agent_start(self, event: StoredEvent, run: _Run, data: Data) -> Iterator[Told]:
+    def _agent_start(self, event: StoredEvent, run: Run, data: Data) -> Iterator[Told]:
         parent = data.get("parent_call_id")
         if parent is not None:
-            yield from self._started(self._call(run, parent, subagent=data["agent"]))
+            yield from run.call(parent, subagent=data["agent"]).begin()
             return
         for scope, message in run.messages.items():  # an attempt before this one was in the middle of it
-            yield "messages", self._place(run, scope), message.abandon()
+            yield "messages", run.place(scope), message.abandon()
         run.messages, run.agent = {}, data["agent"]
         self._running = event.run_id
-        yield "lifecycle", _ROOT, {"event": "running", "graph_name": run.agent}
+        yield "lifecycle", ROOT, {"event": "running", "graph_name": run.agent}
 
-    def _content(self, _event: StoredEvent, run: _Run, data: Data) -> Iterator[Told]:
+    def _content(self, _event: StoredEvent, run: Run, data: Data) -> Iterator[Told]:
         parent = data.get("parent_call_id")
-        message, started = self._open(run, parent, data["message_id"])
+        message, started = run.open(parent, data["message_id"])
         shown = [message.start()] if started else []
         if thinking := data.get("thinking_delta"):
             shown += message.delta("reasoning", thinking)
         if text := data["content_delta"]:
             shown += message.delta("text", text)
-        yield from self._messages(run, parent, shown)
+        yield from run.tell(parent, shown)
 
-    def _message_complete(self, _event: StoredEvent, run: _Run, data: Data) -> Iterator[Told]:
+    def _message_complete(self, _event: StoredEvent, run: Run, data: Data) -> Iterator[Told]:
         parent = data.get("parent_call_id")
-        message, started = self._open(run, parent, data["message_id"])
+        message, started = run.open(parent, data["message_id"])
         shown = [message.start()] if started else []
-        yield from self._messages(run, parent, [*shown, *message.complete(data["final_content"], data["metadata"])])
+        yield from run.tell(parent, [*shown, *message.complete(data["final_content"], data["metadata"])])
 
-    def _tool_call(self, _event: StoredEvent, run: _Run, data: Data) -> Iterator[Told]:
+    def _tool_call(self, _event: StoredEvent, run: Run, data: Data) -> Iterator[Told]:
         parent, call_id = data.get("parent_call_id"), data["call_id"]
-        scope = self._place(run, parent)
-        call = _Call(call_id, data["tool_name"], data["tool_input"], scope, (*scope, f"tools:{call_id}"))
+        scope = run.place(parent)
+        call = Call(call_id, data["tool_name"], data["tool_input"], scope, (*scope, f"tools:{call_id}"))
         run.calls[call_id], run.given[call_id] = call, call.args
         if (message := run.messages.get(parent)) is not None:
-            yield from self._messages(run, parent, message.call(call_id, call.name, call.args, _json(call.args)))
+            yield from run.tell(parent, message.call(call_id, call.name, call.args, json_text(call.args)))
         else:  # a message without words: LangGraph's own event, which comes next, knows its id
             run.unnamed.setdefault(parent, []).append(call)
 
-    def _tool_output(self, _event: StoredEvent, run: _Run, data: Data) -> Iterator[Told]:
-        call = self._call(run, data["call_id"], scope=self._scope(run, data))
-        yield from self._started(call)
+    def _tool_output(self, _event: StoredEvent, run: Run, data: Data) -> Iterator[Told]:
+        call = run.call(data["call_id"], scope=run.scope(data))
+        yield from call.begin()
         if delta := data.get("delta"):
             yield "tools", call.scope, {"event": "tool-output-delta", "tool_call_id": call.call_id, "delta": delta}
 
-    def _tool_result(self, _event: StoredEvent, run: _Run, data: Data) -> Iterator[Told]:
-        call = self._call(run, data["call_id"], scope=self._scope(run, data))
+    def _tool_result(self, _event: StoredEvent, run: Run, data: Data) -> Iterator[Told]:
+        call = run.call(data["call_id"], scope=run.scope(data))
         status = data["status"]
         if call.started or status in ("success", "error"):
-            yield from self._started(call)
+            yield from call.begin()
             yield "tools", call.scope, tool_ended(call.call_id, call.name, data)
         for shown in tool_message(data):
             yield "messages", (*call.scope, f"tools:{call.call_id}"), shown
         if call.subagent is not None and call.started:
             failed = {"error": data["result"]} if status != "success" else {}
-            yield "lifecycle", call.place, self._phase(call, "failed" if failed else "completed") | failed
+            yield "lifecycle", call.place, call.phase("failed" if failed else "completed") | failed
         run.calls.pop(call.call_id, None)
 
-    def _todo_update(self, _event: StoredEvent, run: _Run, data: Data) -> Iterator[Told]:
-        yield "custom", self._scope(run, data), {"name": "todo_update", "payload": {"todos": data["todos"]}}
+    def _todo_update(self, _event: StoredEvent, run: Run, data: Data) -> Iterator[Told]:
+        yield "custom", run.scope(data), {"name": "todo_update", "payload": {"todos": data["todos"]}}
 
-    def _error(self, _event: StoredEvent, run: _Run, data: Data) -> Iterator[Told]:
+    def _error(self, _event: StoredEvent, run: Run, data: Data) -> Iterator[Told]:
         run.error = data["detail"]
         return iter(())
 
-    def _interrupt(self, _event: StoredEvent, run: _Run, data: Data) -> Iterator[Told]:
+    def _interrupt(self, _event: StoredEvent, run: Run, data: Data) -> Iterator[Told]:
         """Each pause tells all that waits. Once its run has ended, a question that comes again is not news."""
         if run.ended:
             return
         for item in data["interrupts"]:
             payload = approval(item)
             told = {"interrupt_id": item["id"], "payload": payload, "value": payload}  # Python's client reads `value`
-            yield "input.requested", self._scope(run, item), told
+            yield "input.requested", run.scope(item), told
 
-    def _decision(self, _event: StoredEvent, run: _Run, data: Data) -> Iterator[Told]:
+    def _decision(self, _event: StoredEvent, run: Run, data: Data) -> Iterator[Told]:
         if data["type"] in ("approve", "edit"):
             run.decided.add(data["call_id"])
         if "executed_input" in data:
             run.given[data["call_id"]] = data["executed_input"]
         if "interrupt_id" in data:
-            yield "input.answered", _ROOT, {"interrupt_ids": [data["interrupt_id"]]}
+            yield "input.answered", ROOT, {"interrupt_ids": [data["interrupt_id"]]}
         elif data["type"] == "approve" and (call := run.calls.get(data["call_id"])) is not None:
-            yield from self._started(call)
+            yield from call.begin()
 
-    def _run_end(self, event: StoredEvent, run: _Run, data: Data) -> Iterator[Told]:
+    def _run_end(self, event: StoredEvent, run: Run, data: Data) -> Iterator[Told]:
         ran, phase = self._running == event.run_id, _TERMINAL[data["status"]]
         run.ended = True
         failure = {"error": run.error or "The run failed"} if phase == "failed" else {}
         for call in run.calls.values():
             if call.subagent is not None and call.started:
-                yield "lifecycle", call.place, self._phase(call, phase) | failure
+                yield "lifecycle", call.place, call.phase(phase) | failure
         if ran:
             self._running = None
         if ran or phase == "failed":  # one that never ran says nothing: another one may run
-            yield "lifecycle", _ROOT, {"event": phase, "graph_name": run.agent, **failure}
+            yield "lifecycle", ROOT, {"event": phase, "graph_name": run.agent, **failure}
         yield from self._left(run, ran=ran, paused=data["status"] == "interrupted")
-        self._runs[event.run_id] = _Run(agent=run.agent, ended=True)
+        self._runs[event.run_id] = Run(agent=run.agent, ended=True)
 
-    def _left(self, run: _Run, *, ran: bool, paused: bool) -> Iterator[Told]:
+    def _left(self, run: Run, *, ran: bool, paused: bool) -> Iterator[Told]:
         """The state that a run leaves. A pause tells it again: clients look for it after the pause."""
         if run.held is not None and run.held[0]:
             yield "values", *run.held
         if ran and run.recorded and (paused or run.held is not None):
-            yield "values", _ROOT, without_interrupts(self._fold.values() or {})
-
-    # Messages -------------------------------------------------------------------------------------------------------
-
-    def _open(self, run: _Run, parent: str | None, message_id: str) -> tuple[OpenMessage, bool]:
-        """The message that is being told, and whether it begins now."""
-        message = run.messages.get(parent)
-        if message is not None and message.id == message_id:
-            return message, False
-        message = run.messages[parent] = OpenMessage(message_id)
-        return message, True
-
-    def _before(self, run: _Run, kind: EventType, data: Data) -> Iterator[Told]:
-        """Messages that are complete end with the first event that is not one of their own calls."""
-        own = {data.get("parent_call_id")} if kind is EventType.TOOL_CALL else set[str | None]()
-        for parent, message in list(run.messages.items()):
-            ends = message.completed and parent not in own
-            replaced = kind in (EventType.CONTENT_STREAM, EventType.MESSAGE_COMPLETE) and (
-                parent == data.get("parent_call_id") and message.id != data["message_id"]
-            )
-            if ends or replaced:
-                yield from self._messages(run, parent, message.finish())
-                del run.messages[parent]
-            elif kind is EventType.RUN_END:
-                yield from self._messages(run, parent, [message.abandon()])
-                del run.messages[parent]
-        for parent in list(run.unnamed):
-            if parent not in own:
-                del run.unnamed[parent]
-
-    def _finish_messages(self, run: _Run, data: Data) -> Iterator[Told]:
-        """LangGraph's update tells whose calls those without words were, and what a message cost."""
-        said = ai_messages(data["data"]) if data["kind"] == "updates" else []
-        for parent, calls in list(run.unnamed.items()):
-            found = next((item for item in said if _made(item, calls)), None)
-            if found is not None:
-                message = run.messages[parent] = OpenMessage(found["id"])
-                yield from self._messages(run, parent, [message.start()])
-                for call in calls:
-                    yield from self._messages(
-                        run, parent, message.call(call.call_id, call.name, call.args, _json(call.args))
-                    )
-            del run.unnamed[parent]
-        for parent, message in list(run.messages.items()):
-            if message.completed:
-                _complete(message, said)
-                yield from self._messages(run, parent, message.finish())
-                del run.messages[parent]
-
-    def _messages(self, run: _Run, parent: str | None, shown: "Iterator[Data] | list[Data]") -> Iterator[Told]:
-        place = self._place(run, parent)
-        for item in shown:
-            yield "messages", place, item
-
-    # Calls ----------------------------------------------------------------------------------------------------------
-
-    def _call(self, run: _Run, call_id: str, *, scope: Namespace = _ROOT, subagent: str | None = None) -> _Call:
-        call = run.calls.get(call_id)
-        if call is None:
-            name = "task" if subagent else ""
-            call = run.calls[call_id] = _Call(call_id, name, {}, scope, (*scope, f"tools:{call_id}"))
-        call.subagent = call.subagent or subagent
-        return call
-
-    def _started(self, call: _Call) -> Iterator[Told]:
-        if call.started:
-            return
-        call.started = True
-        told = {"event": "tool-started", "tool_call_id": call.call_id, "tool_name": call.name, "input": call.args}
-        yield "tools", call.scope, told
-        if call.subagent is not None:
-            cause = {"type": "toolCall", "tool_call_id": call.call_id}
-            yield "lifecycle", call.place, self._phase(call, "started") | {"cause": cause}
-
-    def _phase(self, call: _Call, phase: str) -> Data:
-        told = {"event": phase, "namespace": list(call.place), "graph_name": call.subagent}
-        return {**told, "trigger_call_id": call.place[-1].partition(":")[2]}
-
-    def _scope(self, run: _Run, data: Data) -> Namespace:
-        return self._place(run, data.get("parent_call_id"))
-
-    def _place(self, run: _Run, parent: str | None) -> Namespace:
-        """The namespace of what a call's sub-agent does; the root's without one."""
-        if parent is None:
-            return _ROOT
-        return run.calls[parent].place if parent in run.calls else (f"tools:{parent}",)
+            yield "values", ROOT, without_interrupts(self._fold.values() or {})
 
 
-type _Teller = Callable[[Projection, StoredEvent, _Run, Data], Iterator[Told]]
+type _Teller = Callable[[Projection, StoredEvent, Run, Data], Iterator[Told]]
 
 _TELLERS: Mapping[EventType, _Teller] = {
     EventType.AGENT_START: Projection._agent_start,  # pyright: ignore[reportPrivateUsage]
@@ -399,22 +280,6 @@ _TELLERS: Mapping[EventType, _Teller] = {
     EventType.ERROR: Projection._error,  # pyright: ignore[reportPrivateUsage]
     EventType.RUN_END: Projection._run_end,  # pyright: ignore[reportPrivateUsage]
 }
-
-
-def _made(message: Data, calls: list[_Call]) -> bool:
-    ids = {call.get("id") for call in message.get("tool_calls", ())}
-    return all(call.call_id in ids for call in calls)
-
-
-def _complete(message: OpenMessage, said: list[Data]) -> None:
-    found = next((item for item in said if item["id"] == message.id), None)
-    if found is not None:
-        message.usage = found.get("usage_metadata") or message.usage
-        message.metadata = {**message.metadata, **(found.get("response_metadata") or {})}
-
-
-def _json(value: Any) -> str:
-    return orjson.dumps(value).decode()
 
 
 def _milliseconds(at: datetime | None) -> int:
