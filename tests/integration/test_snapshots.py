@@ -277,6 +277,14 @@ async def test_a_list_is_given_in_parts(database: Database, places: FolderPlaces
 # After runs ----------------------------------------------------------------------------------------------------------
 
 
+async def test_what_goes_wrong_when_a_run_is_seen_off_does_not_cost_it_its_outcome(database: Database) -> None:
+    async def fail(_: Claim) -> None:
+        raise ZeroDivisionError
+
+    async with open_harbor(database, SCRIPT, before_end=fail) as harbor:
+        assert end_of(await harbor.say(await harbor.new_thread(), "hello")) == "success"
+
+
 async def test_a_run_that_used_a_sandbox_leaves_a_snapshot_of_its_last_checkpoint(
     database: Database, places: FolderPlaces, snapshots: Snapshots
 ) -> None:

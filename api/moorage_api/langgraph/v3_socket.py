@@ -54,6 +54,8 @@ async def serve_socket(websocket: WebSocket, thread_id: str) -> None:
         return
     except AppError as error:
         await _end(websocket, error)
+    # Broad, because this is the edge: `ErrorEdge` serves HTTP alone, and uvicorn would cut the connection without a
+    # code that the client could read, and log it without the request's id.
     except Exception as error:
         log.error("unhandled_error", path=websocket.url.path, exc_info=error)
         await _close(websocket, 1011)

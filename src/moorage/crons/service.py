@@ -111,7 +111,9 @@ class Crons:
             return await self._fire(due)
         except AppError:
             raise
-        except Exception as error:  # the edge to what users chose
+        # As broad as what a stored schedule or request may bring about in the libraries that read it. All but AppErrors
+        # ends the chore that this is part of, and the server with it: one user's cron would do so at each start again.
+        except Exception as error:
             log.error("cron_failed", cron_id=due.cron.cron_id, exc_info=error)
             reason = "Something went wrong inside the server; its log has more"
             await self._miss(due, Missed(reason, for_good=True, next_run_date=None))

@@ -54,7 +54,7 @@ class Execution:
     def __init__(self, run: ClaimedRun) -> None:
         self.run = run
         self.stop_reason: StopReason | None = None
-        self.task: asyncio.Task[Outcome | None] | None = None
+        self.task: asyncio.Task[Outcome | None] | asyncio.Task[None] | None = None
         self.usage: dict[str, int] = {}
         self._agent: AgentRun | None = None
         self._draining = False
@@ -135,20 +135,16 @@ class Executor:
         """Who stops the run now only stops this."""
         if self._before_end is None or execution.stop_reason is not None:
             return
-        execution.task = asyncio.create_task(self._try(self._before_end, execution.run.claim))
+        claim = execution.run.claim
+        task = execution.task = asyncio.create_task(_as_run(self._before_end, claim))
         try:
-            await asyncio.wait([execution.task])
+            await asyncio.wait([task])
         except asyncio.CancelledError:
-            execution.task.cancel()
-            await asyncio.wait([execution.task])
+            task.cancel()
+            await asyncio.wait([task])
             raise
-
-    async def _try(self, before_end: BeforeEnd, claim: Claim) -> None:
-        fencing_token.set(claim.fencing_token)
-        try:
-            await before_end(claim)
-        except Exception:  # the same place: it is not to cost the run its outcome
-            log.exception("before_end_failed", run_id=claim.run_id)
+        if not task.cancelled() and (error := task.exception()) is not None:  # not to cost the run its outcome
+            log.error("before_end_failed", run_id=claim.run_id, exc_info=error)
 
     async def _finish(self, run: ClaimedRun, outcome: Outcome) -> None:
         try:
@@ -220,6 +216,12 @@ class Executor:
 
     def _window(self) -> float:
         return min(_MAX_WINDOW, _MIN_WINDOW + _WINDOW_PER_RUN * self._active)
+
+
+async def _as_run(before_end: BeforeEnd, claim: Claim) -> None:
+    """In a task of its own, so that the token is this run's only."""
+    fencing_token.set(claim.fencing_token)
+    await before_end(claim)
 
 
 async def _stream(agent: AgentRun, outbox: Outbox) -> None:
