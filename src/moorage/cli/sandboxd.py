@@ -8,6 +8,7 @@ import typer
 import uvloop
 
 from moorage.adapters.sandboxd.assembly import broker_socket, open_broker
+from moorage.cli.open_files import allow_many_open_files
 from moorage.cli.stopping import on_signals
 from moorage.cli.terminal import EXIT_USAGE, explained, settings_or_exit
 from moorage.errors import InvalidInput
@@ -41,6 +42,7 @@ def sandboxd(
     except InvalidInput as error:
         typer.secho(f"moorage: {error.detail}", err=True, fg="red")
         raise typer.Exit(EXIT_USAGE) from None
+    allow_many_open_files()
     with explained():
         uvloop.run(_serve(settings, path, gid))
 

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 import uvloop
 
+from moorage.cli.open_files import allow_many_open_files
 from moorage.cli.stopping import exit_in_time
 from moorage.cli.terminal import EXIT_USAGE, explained, settings_or_exit
 from moorage.runtime import Runtime, open_runtime
@@ -27,6 +28,7 @@ def serve(
     if not worker and settings.database_url is None:
         typer.echo("moorage: --no-worker leaves runs to the workers of a database: set DATABASE_URL", err=True)
         raise typer.Exit(EXIT_USAGE)
+    allow_many_open_files()
     with explained():
         uvloop.run(_serve(settings, work=worker))
 

@@ -3,6 +3,7 @@
 import typer
 import uvloop
 
+from moorage.cli.open_files import allow_many_open_files
 from moorage.cli.stopping import on_signals
 from moorage.cli.terminal import EXIT_USAGE, explained, settings_or_exit
 from moorage.runtime import open_runtime
@@ -23,6 +24,7 @@ def worker() -> None:
             err=True,
         )
         raise typer.Exit(EXIT_USAGE)
+    allow_many_open_files()
     with explained():
         uvloop.run(_work(settings))
 
