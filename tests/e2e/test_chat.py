@@ -112,24 +112,28 @@ class Terminal:
 
 
 @contextlib.contextmanager
-def breaking_network(url: str, *, after: float) -> Generator[str]:
-    """A way to the server on which every connection breaks after so many seconds."""
+def breaking_network(url: str, *, after: float) -> Generator["BreakingNetwork"]:
+    """A way to the server on which every stream breaks so many seconds after it began."""
     network = BreakingNetwork(int(url.rpartition(":")[2]), after)
     thread = threading.Thread(target=network.forward)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{network.port}"
+        yield network
     finally:
         network.stop()
         thread.join()
 
 
 class BreakingNetwork:
-    """Copies bytes both ways, in one thread, until each connection's time is up."""
+    """Copies bytes both ways, in one thread, until the time of the stream that comes back is up.
+
+    What is asked before, such as whose password this is, takes as long as it takes.
+    """
 
     def __init__(self, target: int, after: float) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.broken = 0
         self._target = target
         self._after = after
         self._stopped = False
@@ -145,7 +149,8 @@ class BreakingNetwork:
                 for ready in select.select([self._listener, *self._peers], [], [], 0.05)[0]:
                     self._accept() if ready is self._listener else self._copy(ready)
                 for due, end in self._ends:
-                    if due < time.monotonic():
+                    if due < time.monotonic() and end in self._peers:
+                        self.broken += 1
                         self._break(end)
         for end in list(self._peers):
             self._break(end)
@@ -153,13 +158,14 @@ class BreakingNetwork:
     def _accept(self) -> None:
         client, server = self._listener.accept()[0], socket.create_connection(("127.0.0.1", self._target))
         self._peers |= {client: server, server: client}
-        self._ends.append((time.monotonic() + self._after, client))
 
     def _copy(self, source: socket.socket) -> None:
         if source not in self._peers:
             return
         try:
             chunk = source.recv(65536)
+            if chunk.startswith(b"HTTP/1.1 200") and b"content-type: text/event-stream" in chunk:
+                self._ends.append((time.monotonic() + self._after, source))
             self._peers[source].sendall(chunk)
         except OSError:
             chunk = b""
@@ -248,10 +254,11 @@ def test_a_network_that_breaks_loses_and_doubles_nothing(url: str) -> None:
         terminal.expect(r"Do it\?")
         terminal.type("\x04")
         assert terminal.exit_code() == EXIT_WAITING
-    with breaking_network(url, after=0.7) as broken, Terminal(broken) as terminal:
+    with breaking_network(url, after=0.7) as network, Terminal(network.url) as terminal:
         terminal.expect(r"Do it\?")
         terminal.type("y\n")
         terminal.expect(r"That was all\.")
+    assert network.broken > 0
     assert re.findall(r"\btick (\d+)\r", terminal.shown) == [str(number) for number in range(1, COUNTED + 1)]
 
 
