@@ -79,7 +79,7 @@ async def test_what_a_thread_shares_its_user_can_read_and_delete(harbour: Harbou
 
 
 async def test_whoever_swaps_names_meanwhile_leads_nobody_elsewhere(sandbox: Sandbox) -> None:
-    swapping = asyncio.create_task(sandbox.run(f"exec python3 -c '{SWAPPER}'", time_limit=60))
+    swapping = asyncio.create_task(sandbox.run(f"exec python3 -c '{SWAPPER}'", time_limit=600))  # `stop` ends it
     await until_there(sandbox.files, "ready")
     for _ in range(150):
         with suppress(PathError):
