@@ -5,6 +5,8 @@ SHELL := /bin/bash
 
 # Extra arguments for the command behind a target: make test ARGS="-k approvals -x"
 ARGS ?=
+# Tests wait a lot: three processes keep two cores busy. A file's tests stay together, in order: they share its server.
+PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,7 +26,7 @@ test: setup ## Run the tests (starts a Docker engine and builds the sandbox imag
 	@scripts/docker-engine start
 	@scripts/sandbox-image
 	@scripts/node-clients
-	@.venv/bin/pytest $(ARGS)
+	@.venv/bin/pytest $(PARALLEL) $(ARGS)
 
 test-compose: setup ## Try the Compose installation in a project of its own, then take it down
 	@scripts/test-compose
