@@ -107,6 +107,7 @@ _TABLES_OF_A_THREAD = (
     "checkpoint_blobs",
     "checkpoints",
     "snapshots",
+    "coming_threads",
     "threads",
 )
 
