@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
 from moorage.telemetry import get_logger, set_up_logging
 
@@ -18,12 +19,12 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Generator[io.StringIO]:
     stream = io.StringIO()
     monkeypatch.setattr("sys.stderr", stream)
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers, level, configuration = root.handlers[:], root.level, structlog.get_config()
     set_up_logging(human=False)
     yield stream
     root.handlers[:] = handlers
     root.setLevel(level)
-    structlog.reset_defaults()
+    structlog.configure(**configuration)
 
 
 def logged(lines: io.StringIO) -> list[dict[str, Any]]:
@@ -54,3 +55,14 @@ def test_a_failure_is_one_line_with_its_traceback(lines: io.StringIO):
 def test_the_libraries_log_in_the_same_form(lines: io.StringIO):
     logging.getLogger("some.library").warning("careful")
     assert logged(lines)[0]["event"] == "careful"
+
+
+def test_a_logger_that_was_used_before_logging_was_set_up_again_is_still_heard(lines: io.StringIO):
+    early = get_logger("test")
+    early.info("first")
+    set_up_logging(human=False)
+    with capture_logs() as logs:
+        early.info("second")
+    assert [entry["event"] for entry in logs] == ["second"]
+    early.info("third")
+    assert [entry["event"] for entry in logged(lines)] == ["first", "third"]
