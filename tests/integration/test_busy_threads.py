@@ -2,15 +2,21 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
+import psycopg
 import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 from tests.conftest import AddUser
 from tests.contract.ports import ALICE, Ports, open_ports
 
 from moorage.adapters.postgres.busy_threads import BusyThreads
 from moorage.adapters.postgres.pool import Database
+from moorage.errors import Unavailable
 from moorage.ids import UserId, new_thread_id, user_place
 from moorage.runs.run import Outcome, RunStatus
+from moorage.sandboxes.port import fencing_token
 
 
 @pytest.fixture
@@ -72,3 +78,34 @@ async def test_a_user_s_own_place_exists_as_long_as_the_user(ports: Ports, threa
     thread_id, gone, place = await ports.new_thread(), new_thread_id(ALICE), user_place(ALICE)
     nobody_s = user_place(UserId("nobody"))
     assert await threads.existing([thread_id, gone, place, nobody_s]) == {thread_id, place}
+
+
+async def test_a_run_waits_for_a_postgres_that_is_away_and_others_are_told_so(
+    ports: Ports, threads: BusyThreads, database_url: str, postgres_url: str
+) -> None:
+    thread_id = await ports.new_thread()
+    async with _away(database_url, postgres_url):
+        asked = asyncio.create_task(threads.existing([thread_id]))
+        token = fencing_token.set(1)
+        asked_by_a_run = asyncio.create_task(threads.existing([thread_id]))
+        fencing_token.reset(token)
+        with pytest.raises(Unavailable):
+            await asked
+        assert not asked_by_a_run.done()
+    assert await asyncio.wait_for(asked_by_a_run, 30) == {thread_id}
+
+
+@asynccontextmanager
+async def _away(database_url: str, postgres_url: str) -> AsyncGenerator[None]:
+    """Nobody is connected to the database, nor can be."""
+    name = str(conninfo_to_dict(database_url)["dbname"])
+    allow = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
+    async with await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as connection:
+        await connection.execute(allow.format(sql.Identifier(name), sql.Literal(False)))
+        try:
+            await connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name]
+            )
+            yield
+        finally:
+            await connection.execute(allow.format(sql.Identifier(name), sql.Literal(True)))

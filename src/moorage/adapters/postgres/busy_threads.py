@@ -6,8 +6,10 @@ from typing import Any, LiteralString
 
 from psycopg import AsyncConnection
 
+from moorage.adapters.postgres.patience import patiently
 from moorage.adapters.postgres.pool import Database
 from moorage.ids import ThreadId, owner_of, user_place
+from moorage.sandboxes.port import fencing_token
 
 _BUSY = "SELECT DISTINCT thread_id FROM runs WHERE thread_id = ANY(%s) AND status IN ('queued', 'running')"
 
@@ -44,7 +46,12 @@ class BusyThreads:
             yield set(thread_ids) - others - await _found(connection, _BUSY, thread_ids)
 
     async def existing(self, thread_ids: Collection[ThreadId]) -> set[ThreadId]:
-        """Those that are there, and of users' own places those whose user is."""
+        """Those that are there, and of users' own places those whose user is. Runs wait for a Postgres that is away."""
+        if fencing_token.get() is None:
+            return await self._existing(thread_ids)
+        return await patiently(lambda: self._existing(thread_ids))
+
+    async def _existing(self, thread_ids: Collection[ThreadId]) -> set[ThreadId]:
         places = {thread_id: owner for thread_id in thread_ids if (owner := _owner_of_place(thread_id))}
         async with self._database.system_transaction() as connection:
             found = await _found(connection, _EXISTING, set(thread_ids) - places.keys())
