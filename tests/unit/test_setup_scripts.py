@@ -106,10 +106,12 @@ def test_stop_leaves_a_process_alone_that_got_the_engines_old_pid(shell: Shell) 
     not Path("/etc/debian_version").exists() or os.getuid() != 0, reason="only root on Debian starts one"
 )
 def test_an_engine_of_our_own_knows_gvisor(shell: Shell) -> None:
-    started = shell.engine_folder / "started"
-    shell.command("docker", f"[ -e {started} ] && echo 99.0")
+    started, asked = shell.engine_folder / "started", shell.engine_folder / "asked"
+    shell.command("docker", f"[ -e {started} ] && touch {asked} && echo 99.0")
     shell.command(
-        "dockerd", f'echo "dockerd $*" >>"$CALLS"; echo 1 >{shell.engine_folder}/dockerd.pid; touch {started}'
+        "dockerd",
+        f'echo "dockerd $*" >>"$CALLS"; echo 1 >{shell.engine_folder}/dockerd.pid; touch {started}; '
+        f"for _ in $(seq 300); do [ -e {asked} ] && break; sleep 0.1; done",  # one that ends at once did not start
     )
     for installed in ("iptables", "runsc", "apt-get"):
         shell.command(installed, "true")
