@@ -128,8 +128,9 @@ class HelperSandbox:
         _check_command(command)
         output = CommandOutput(keep, on_output, raw=raw)
         report = await self._run(
-            self.command_order(command, time_limit=time_limit, has_stdin=stdin is not None), output, stdin
+            self.command_order(command, time_limit=time_limit, has_stdin=stdin is not None, keep=keep), output, stdin
         )
+        output.skip(report.skipped)
         if report.full:
             output.add(b"e", _FULL.encode())
         if report.no_processes:
@@ -159,8 +160,13 @@ class HelperSandbox:
         _raise_for(report)
         return bytes(content)
 
-    def command_order(self, command: str, *, time_limit: float, has_stdin: bool = False) -> dict[str, Any]:
-        """The order for a command, for who wants its output as it is and at their own pace."""
+    def command_order(
+        self, command: str, *, time_limit: float, has_stdin: bool = False, keep: int = OUTPUT_LIMIT_BYTES
+    ) -> dict[str, Any]:
+        """The order for a command, for who wants its output as it is and at their own pace.
+
+        Of an output of more than 3 times `keep` bytes, some between the first 2 and the last of them may be missing.
+        """
         return {
             "do": "commands.run",
             "command": command,
@@ -168,6 +174,7 @@ class HelperSandbox:
             "stdin": has_stdin,
             "time_limit": time_limit,
             "output_limit": OUTPUT_LIMIT_BYTES,
+            "keep": keep,
             "rlimits": self._rlimits,
             "bounds": self._bounds,
             "env": self._environment,

@@ -55,6 +55,10 @@ class KeptOutput:
         else:
             self._add_tail(text)
 
+    def skip(self, size: int) -> None:
+        """So many bytes before the end were not even sent."""
+        self._cut += size
+
     def _add_tail(self, text: str) -> None:
         self._tail.append(text)
         self._tail_size += len(text.encode())
@@ -86,6 +90,11 @@ class CommandOutput:
         """`kind`: o for stdout, e for stderr."""
         self.bytes += len(data)
         self._show(kind, self._text[kind].feed(data))
+
+    def skip(self, size: int) -> None:
+        """So many bytes, beyond the first and before the last that are kept, are not added."""
+        self.bytes += size
+        self._kept.skip(size)
 
     def result(self, outcome: Outcome, exit_code: int | None) -> CommandResult:
         for kind in _STREAMS:

@@ -17,7 +17,8 @@ _LARGEST_EXIT_CODE = 255
 class Report:
     """`clean`: every process of the order is dead. `error`: why there was nothing to do, a slug.
 
-    `full`: the workspace was over its bounds before the order began. `data` is all that was said.
+    `full`: the workspace was over its bounds before the order began. `skipped`: bytes of output that were not sent.
+    `data` is all that was said.
     """
 
     outcome: Outcome
@@ -27,6 +28,7 @@ class Report:
     created: bool = False
     no_processes: bool = False
     full: bool = False
+    skipped: int = 0
     data: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @classmethod
@@ -45,6 +47,7 @@ class Report:
                     created=rest.get("created") is True,
                     no_processes=rest.get("no_processes") is True or error == "no_processes",
                     full=rest.get("full") is True,
+                    skipped=_size(rest.get("skipped")),
                     data=rest,
                 )
             case _:
@@ -53,6 +56,10 @@ class Report:
 
 def _exit_code(value: object) -> int | None:
     return value if type(value) is int and 0 <= value <= _LARGEST_EXIT_CODE else None
+
+
+def _size(value: object) -> int:
+    return value if type(value) is int and 0 <= value < 2**53 else 0
 
 
 def _slug(value: object) -> str:

@@ -88,6 +88,17 @@ class TestOneConnection:
             assert sum([len(data) async for _, data in talk]) == size
         await sandbox.close()
 
+    async def test_a_flood_of_output_costs_the_server_no_more_than_what_it_keeps(
+        self, harbour: Harbour, thread_id: ThreadId
+    ) -> None:
+        sandbox = await harbour.direct(thread_id)
+        order = sandbox.command_order("yes | head -c 10M", time_limit=20, keep=CHUNK)
+        async with sandbox.connection.stream(order) as talk:
+            sent = sum([len(data) async for _, data in talk])
+        assert 3 * CHUNK <= sent <= 6 * CHUNK
+        assert sent + talk.result.skipped == 10 * 1024 * 1024
+        await sandbox.close()
+
     async def test_several_helpers_of_one_thread_work_side_by_side(self, harbour: Harbour, thread_id: ThreadId) -> None:
         first, second = [await harbour.direct(thread_id) for _ in range(2)]
         await first.run("echo from the first > note", time_limit=10)

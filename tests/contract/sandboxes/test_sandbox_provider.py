@@ -208,6 +208,19 @@ class TestLimits:
         assert (result.truncated, result.bytes_out) == (True, 1024 * 1024 + 10)
         assert len(result.output) < 2 * 64 * 1024 + 100
 
+    async def test_what_is_kept_of_a_long_output_is_its_first_and_last_bytes_to_the_byte(self, sandbox: Sandbox) -> None:
+        whole = "".join(f"{number}\n" for number in range(1, 300_001))
+        result = await sandbox.run("seq 300000", time_limit=20, keep=1000)
+        assert result.output == f"{whole[:1000]}\n... [{len(whole) - 2000} bytes cut here] ...\n{whole[-1000:]}"
+        assert (result.truncated, result.bytes_out) == (True, len(whole))
+
+    async def test_both_streams_are_kept_in_the_order_of_arrival_to_the_end(self, sandbox: Sandbox) -> None:
+        result = await sandbox.run(
+            "seq 300000; for i in 1 2 3; do echo out $i; sleep 0.1; echo err $i >&2; sleep 0.1; done",
+            time_limit=20,
+        )
+        assert result.output.endswith("300000\nout 1\nerr 1\nout 2\nerr 2\nout 3\nerr 3\n")
+
     async def test_three_hundred_megabytes_of_output_are_cut_off(self, sh: Sh) -> None:
         result = await sh("yes | head -c 300MB")
         assert result.outcome is Outcome.OUTPUT_LIMIT

@@ -11,6 +11,7 @@ import signal
 import time
 
 from moorage.sandboxes.helper import processes, storage
+from moorage.sandboxes.helper.output import Output
 from moorage.sandboxes.helper.wire import CHUNK, Killed, Link
 
 TYPE_CHECKING = False
@@ -150,10 +151,12 @@ def run(link: Link, order: "dict[str, Any]") -> "dict[str, object]":
     watcher = storage.Watcher(link, order)
     rlimits = {**order["rlimits"], **({"FSIZE": 0} if watcher.full else {})}
     oom_kills, refused_forks = processes.oom_kills(), processes.refused_forks()
-    command = Command(order, rlimits)
-    outcome = _attend(link, command, ended, time.monotonic() + order["time_limit"], order["output_limit"], watcher)
+    command, output = Command(order, rlimits), Output(link, order["keep"])
+    deadline = time.monotonic() + order["time_limit"]
+    outcome = _attend(link, command, output, ended, deadline, order["output_limit"], watcher)
     clean = command.kill(orphans)
-    _drain(link, command)
+    _drain(command, output)
+    output.finish()
     oom = outcome == "exited" and command.exit_code == 137 and processes.oom_kills() > oom_kills
     link.killed = False  # there may be somebody to hear that it is done
     return {
@@ -162,11 +165,18 @@ def run(link: Link, order: "dict[str, Any]") -> "dict[str, object]":
         "clean": clean,
         "no_processes": command.exit_code != 0 and processes.refused_forks() > refused_forks,
         "full": watcher.full,
+        "skipped": output.skipped,
     }
 
 
 def _attend(
-    link: Link, command: Command, ended: int, deadline: float, output_limit: int, watcher: storage.Watcher
+    link: Link,
+    command: Command,
+    output: Output,
+    ended: int,
+    deadline: float,
+    output_limit: int,
+    watcher: storage.Watcher,
 ) -> str:
     """Carry bytes to and fro until the command's shell has ended, or may not go on."""
     while True:
@@ -182,7 +192,7 @@ def _attend(
             return "timed_out"
         if watcher.look():
             return "disk_full"
-        _carry_all(link, command, ended, min(deadline - time.monotonic(), watcher.seconds))
+        _carry_all(link, command, output, ended, min(deadline - time.monotonic(), watcher.seconds))
 
 
 def _feed(link: Link, command: Command) -> None:
@@ -192,10 +202,9 @@ def _feed(link: Link, command: Command) -> None:
         link.eat(command.feed(payload, end=kind == b"E"))
 
 
-def _carry_all(link: Link, command: Command, ended: int, seconds: float) -> None:
+def _carry_all(link: Link, command: Command, output: Output, ended: int, seconds: float) -> None:
     """Wait for anything to happen, and move what can be moved. The command waits when the server reads slowly."""
-    stuck = link.pending or link.credit <= 0
-    reading = [link.fileno(), ended] + ([] if stuck else list(command.streams))
+    reading = [link.fileno(), ended] + (list(command.streams) if output.most else [])
     writing = ([link.fileno()] if link.pending else []) + ([command.wants_to_write] if command.wants_to_write else [])
     readable, writable, _ = select.select(reading, writing, [], max(0.0, seconds))
     if ended in readable:
@@ -205,27 +214,27 @@ def _carry_all(link: Link, command: Command, ended: int, seconds: float) -> None
     if link.fileno() in readable:
         link.receive()
     for descriptor in [fd for fd in readable if fd in command.streams]:
-        if not link.pending and link.credit > 0:
-            _carry(link, command, descriptor)
+        if output.most:
+            _carry(command, output, descriptor)
     if command.wants_to_write in writable:
         link.eat(command.feed())
 
 
-def _carry(link: Link, command: Command, descriptor: int) -> bool:
+def _carry(command: Command, output: Output, descriptor: int) -> bool:
     kind = command.streams[descriptor]
-    data = command.read(descriptor, min(CHUNK, link.credit))
+    data = command.read(descriptor, output.most)
     if data:
-        link.send(kind, data)
+        output.add(kind, data)
     return bool(data)
 
 
-def _drain(link: Link, command: Command) -> None:
-    """Send what the pipes still hold. Not until their end: a process elsewhere may have been given them."""
+def _drain(command: Command, output: Output) -> None:
+    """Take what the pipes still hold. Not until their end: a process elsewhere may have been given them."""
     try:
         for descriptor in list(command.streams):
             for _ in range(_DRAINS):
-                link.wait_for_credit()
-                if not _carry(link, command, descriptor):
+                output.wait_for_room()
+                if not _carry(command, output, descriptor):
                     break
     except Killed:
         return
