@@ -208,7 +208,7 @@ class TestLimits:
         assert (result.truncated, result.bytes_out) == (True, 1024 * 1024 + 10)
         assert len(result.output) < 2 * 64 * 1024 + 100
 
-    async def test_what_is_kept_of_a_long_output_is_its_first_and_last_bytes_to_the_byte(self, sandbox: Sandbox) -> None:
+    async def test_of_a_long_output_the_first_and_last_bytes_are_kept_to_the_byte(self, sandbox: Sandbox) -> None:
         whole = "".join(f"{number}\n" for number in range(1, 300_001))
         result = await sandbox.run("seq 300000", time_limit=20, keep=1000)
         assert result.output == f"{whole[:1000]}\n... [{len(whole) - 2000} bytes cut here] ...\n{whole[-1000:]}"
