@@ -25,7 +25,7 @@ IMAGE = "moorage-sandbox:dev"
 UIDS = own_uids(0, 9_999)
 type Kind = Literal["docker", "bubblewrap"]
 type Storage = Literal["auto", "loop", "quota", "watch"]
-SMALL = SandboxProfile(image=IMAGE, memory_mb=256, pids=128, file_mb=64, tmp_mb=64)
+SMALL = SandboxProfile(image=IMAGE, memory_mb=256, pids=256, file_mb=64, tmp_mb=64)
 PROFILES = {
     DEFAULT_PROFILE: SMALL,
     "tight": replace(SMALL, name="tight", disk_mb=8, max_files=200),
