@@ -2,9 +2,11 @@
 
 import asyncio
 import subprocess
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.contract.sandboxes.dock import open_dock
+from tests.contract.sandboxes.dock import Dock, open_dock
 from tests.contract.sandboxes.harness import eventually, processes_with
 
 from moorage.adapters.docker.engine import Engine
@@ -13,33 +15,34 @@ from moorage.ids import ThreadId
 _STOP_ALL = "exec python3 -c 'import os, signal\nwhile True:\n os.kill(-1, signal.SIGSTOP)  # marker-{0}'"
 
 
-async def test_all_that_an_agent_runs_is_killed_though_nothing_can_start_beside_it(tmp_path: Path) -> None:
-    async with open_dock(tmp_path) as dock:
+@asynccontextmanager
+async def _stopping_all(folder: Path) -> AsyncGenerator[tuple[Dock, ThreadId, str]]:
+    """A thread whose agent stops all it can, again and again, and what marks its process."""
+    async with open_dock(folder) as dock:
         thread_id = dock.new_thread()
         marker = f"marker-{thread_id}"
         sandbox = await dock.sandbox(thread_id)
         running = asyncio.create_task(sandbox.run(_STOP_ALL.format(thread_id), time_limit=600))
         assert await eventually(lambda: bool(processes_with(marker)), within=20)
-        await dock.provider.kill_all(thread_id)
-        assert await eventually(lambda: not processes_with(marker), within=10)
-        assert (await dock.run(thread_id, "echo fine")).output == "fine\n"
+        yield dock, thread_id, marker
         await asyncio.wait([running])
 
 
+async def test_all_that_an_agent_runs_is_killed_though_nothing_can_start_beside_it(tmp_path: Path) -> None:
+    async with _stopping_all(tmp_path) as (dock, thread_id, marker):
+        await dock.provider.kill_all(thread_id)
+        assert await eventually(lambda: not processes_with(marker), within=10)
+        assert (await dock.run(thread_id, "echo fine")).output == "fine\n"
+
+
 async def test_a_container_in_which_a_start_is_stopped_half_way_is_killed_and_serves_again(tmp_path: Path) -> None:
-    async with open_dock(tmp_path) as dock:
-        thread_id = dock.new_thread()
-        marker = f"marker-{thread_id}"
-        sandbox = await dock.sandbox(thread_id)
-        running = asyncio.create_task(sandbox.run(_STOP_ALL.format(thread_id), time_limit=600))
-        assert await eventually(lambda: bool(processes_with(marker)), within=20)
+    async with _stopping_all(tmp_path) as (dock, thread_id, marker):
         deaf = await dock.provider.open_helper(thread_id)  # of another process: it will never say hello
         container = dock.container(thread_id)
         assert await asyncio.to_thread(eventually_deaf, container)
         await dock.provider.kill_all(thread_id)
         assert not processes_with(marker)
         assert (await dock.run(thread_id, "echo fine")).output == "fine\n"
-        await asyncio.wait([running])
         await deaf.close()
 
 

@@ -121,7 +121,7 @@ def _make(image: Path, *, uid: int, gid: int, size: Size) -> None:
         os.fchown(file, uid, gid)  # so that the file alone tells whose it is
         os.fsync(file)
     except BaseException:
-        new.unlink()  # it may be what fills the disk
+        new.unlink(missing_ok=True)  # it may be what fills the disk
         raise
     finally:
         os.close(file)
