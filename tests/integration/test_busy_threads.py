@@ -11,12 +11,19 @@ from psycopg.conninfo import conninfo_to_dict
 from tests.conftest import AddUser
 from tests.contract.ports import ALICE, Ports, open_ports
 
+from moorage.adapters.postgres import pool
 from moorage.adapters.postgres.busy_threads import BusyThreads
 from moorage.adapters.postgres.pool import Database
 from moorage.errors import Unavailable
-from moorage.ids import UserId, new_thread_id, user_place
+from moorage.ids import ThreadId, UserId, new_thread_id, user_place
 from moorage.runs.run import Outcome, RunStatus
 from moorage.sandboxes.port import fencing_token
+
+
+@pytest.fixture(autouse=True)
+def connections_are_always_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some tests here leave broken ones behind, which the pool else trusts for a moment."""
+    monkeypatch.setattr(pool, "_FRESH_SECONDS", -1)
 
 
 @pytest.fixture
@@ -93,6 +100,44 @@ async def test_a_run_waits_for_a_postgres_that_is_away_and_others_are_told_so(
             await asked
         assert not asked_by_a_run.done()
     assert await asyncio.wait_for(asked_by_a_run, 30) == {thread_id}
+
+
+async def test_a_run_that_makes_room_waits_for_a_postgres_that_is_away_and_others_are_told_so(
+    ports: Ports, threads: BusyThreads, database_url: str, postgres_url: str
+) -> None:
+    thread_id = await ports.new_thread()
+
+    async def hold() -> set[ThreadId]:
+        async with threads.hold_idle([thread_id]) as held:
+            return held
+
+    async with _away(database_url, postgres_url):
+        token = fencing_token.set(1)
+        asked_by_a_run = asyncio.create_task(hold())  # first: it would be told first
+        fencing_token.reset(token)
+        asked = asyncio.create_task(hold())
+        with pytest.raises(Unavailable):
+            await asked
+        assert not asked_by_a_run.done()
+    assert await asyncio.wait_for(asked_by_a_run, 30) == {thread_id}
+
+
+async def test_a_postgres_that_goes_away_under_who_holds_threads_is_no_error_of_theirs(
+    ports: Ports, threads: BusyThreads, database_url: str, postgres_url: str
+) -> None:
+    thread_id = await ports.new_thread()
+    async with threads.hold_idle([thread_id]) as held, _away(database_url, postgres_url):
+        pass
+    assert held == {thread_id}
+
+
+async def test_what_goes_wrong_under_who_holds_threads_is_theirs_to_see(ports: Ports, threads: BusyThreads) -> None:
+    thread_id = await ports.new_thread()
+    with pytest.raises(Unavailable, match="theirs"):
+        async with threads.hold_idle([thread_id]):
+            raise Unavailable("theirs")
+    async with threads.hold_idle([thread_id]) as held:
+        assert held == {thread_id}
 
 
 @asynccontextmanager

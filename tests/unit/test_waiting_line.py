@@ -6,7 +6,7 @@ import pytest
 
 from moorage.ids import UserId
 from moorage.sandboxes import waiting
-from moorage.sandboxes.port import SandboxesFull
+from moorage.sandboxes.port import SandboxesFull, fencing_token
 from moorage.sandboxes.waiting import Line
 
 ALICE, BOB = UserId("alice"), UserId("bob")
@@ -57,3 +57,20 @@ async def test_what_is_started_for_one_who_leaves_holds_up_nobody() -> None:
     waits.cancel()
     assert await asyncio.wait_for(other, 10) == "done"
     assert mine.cancelled
+
+
+async def test_each_is_served_in_their_own_name() -> None:
+    line = Line(wait_seconds=30)
+    tried: list[int | None] = []
+
+    async def attempt() -> int | None:
+        tried.append(fencing_token.get())
+        if len(tried) == 1:
+            raise SandboxesFull("as many run as may")
+        return fencing_token.get()
+
+    async def wait(token: int) -> int | None:
+        fencing_token.set(token)
+        return await line.take(ALICE, attempt)
+
+    assert await asyncio.gather(wait(1), wait(2)) == [1, 2]

@@ -4,7 +4,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 
 from moorage.ids import UserId
 from moorage.sandboxes.port import USER_FULL, SandboxesFull, SandboxUnavailable
@@ -28,10 +29,13 @@ async def patiently[T](action: Callable[[], Awaitable[T]]) -> T:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting[T]:
+    """`context`: in whose name the attempt is made, whoever makes it."""
+
     owner: UserId | None
     attempt: Callable[[], Awaitable[T]]
     deadline: float
     done: asyncio.Future[T]
+    context: Context = field(default_factory=copy_context)
 
 
 class Line:
@@ -108,7 +112,7 @@ class Line:
 
 async def _attempt(waiting: _Waiting[object]) -> SandboxesFull | None:
     """Serve the one who waits, whatever comes of it, unless there is no room. Who leaves is not served to the end."""
-    attempt = asyncio.ensure_future(waiting.attempt())
+    attempt = asyncio.create_task(_awaited(waiting.attempt), context=waiting.context)
     try:
         await asyncio.wait([attempt, waiting.done], return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -124,6 +128,10 @@ async def _attempt(waiting: _Waiting[object]) -> SandboxesFull | None:
     elif not waiting.done.done():
         waiting.done.set_result(attempt.result())
     return None
+
+
+async def _awaited[T](attempt: Callable[[], Awaitable[T]]) -> T:
+    return await attempt()
 
 
 def _fail(waiting: _Waiting[object], error: BaseException) -> None:

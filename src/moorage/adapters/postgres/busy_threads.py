@@ -1,15 +1,17 @@
 """Which threads have work, and which are there at all: for whoever would stop or remove their sandboxes."""
 
-from collections.abc import AsyncGenerator, Collection
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, LiteralString
 
 from psycopg import AsyncConnection
 
 from moorage.adapters.postgres.patience import patiently
 from moorage.adapters.postgres.pool import Database
+from moorage.errors import Unavailable
 from moorage.ids import ThreadId, owner_of, user_place
 from moorage.sandboxes.port import fencing_token
+from moorage.telemetry import get_logger
 
 _BUSY = "SELECT DISTINCT thread_id FROM runs WHERE thread_id = ANY(%s) AND status IN ('queued', 'running')"
 
@@ -25,6 +27,8 @@ SELECT thread_id FROM asked WHERE EXISTS (SELECT FROM threads t WHERE t.thread_i
 
 _USERS = "SELECT user_id FROM users WHERE user_id = ANY(%s)"
 
+log = get_logger(__name__)
+
 
 class BusyThreads:
     """`moorage.sandboxes.work.Work`: asks over all servers and workers of the database, whoever owns the threads."""
@@ -39,17 +43,26 @@ class BusyThreads:
 
     @asynccontextmanager
     async def hold_idle(self, thread_ids: Collection[ThreadId]) -> AsyncGenerator[set[ThreadId]]:
-        """Those that have none, and get none before the end of the block: their rows are locked meanwhile."""
-        async with self._database.system_transaction() as connection:
+        """Those that have none, and get none before the end of the block: their rows are locked meanwhile.
+
+        Runs wait for a Postgres that is away. One that goes away within the block locks nothing any more, which is no
+        error at its end: what was done under the lock is done.
+        """
+        async with AsyncExitStack() as holding:
+            yield await _as_a_run_may_wait(lambda: self._hold(thread_ids, holding))
+
+    async def _hold(self, thread_ids: Collection[ThreadId], holding: AsyncExitStack) -> set[ThreadId]:
+        async with AsyncExitStack() as trying:
+            connection = await trying.enter_async_context(self._database.system_transaction())
             held = await _found(connection, _HOLD, thread_ids)
             others = await _found(connection, _EXISTING, set(thread_ids) - held)  # somebody works on their rows
-            yield set(thread_ids) - others - await _found(connection, _BUSY, thread_ids)
+            idle = set(thread_ids) - others - await _found(connection, _BUSY, thread_ids)
+            holding.push_async_callback(_let_go, trying.pop_all())
+            return idle
 
     async def existing(self, thread_ids: Collection[ThreadId]) -> set[ThreadId]:
         """Those that are there, and of users' own places those whose user is. Runs wait for a Postgres that is away."""
-        if fencing_token.get() is None:
-            return await self._existing(thread_ids)
-        return await patiently(lambda: self._existing(thread_ids))
+        return await _as_a_run_may_wait(lambda: self._existing(thread_ids))
 
     async def _existing(self, thread_ids: Collection[ThreadId]) -> set[ThreadId]:
         places = {thread_id: owner for thread_id in thread_ids if (owner := _owner_of_place(thread_id))}
@@ -63,6 +76,19 @@ class BusyThreads:
 def _owner_of_place(thread_id: ThreadId) -> str | None:
     owner = owner_of(thread_id)
     return owner if owner is not None and user_place(owner) == thread_id else None
+
+
+async def _as_a_run_may_wait[T](action: Callable[[], Awaitable[T]]) -> T:
+    """What it answers, patiently in the name of a run; whoever else asks is told of a Postgres that is away."""
+    return await (action() if fencing_token.get() is None else patiently(action))
+
+
+async def _let_go(held: AsyncExitStack) -> None:
+    """End a transaction that stored nothing."""
+    try:
+        await held.aclose()
+    except Unavailable as error:
+        log.warning("idle_threads_not_held_to_the_end", reason=error.detail)
 
 
 async def _found(
