@@ -23,8 +23,9 @@ _FORM = "application/x-www-form-urlencoded"
 
 # Said, not checked, here: the domain tells what is wrong with a name.
 type NewName = Annotated[str, Field(max_length=1000, json_schema_extra={"pattern": f"^{USER_ID}$"})]
-type Text = Annotated[str, Field(max_length=1000)]
-type Secret = Annotated[SecretStr, Field(max_length=1000)]
+# Not `type`: `_LOGIN_FORMS` shows them in place, where their names would refer to nothing.
+Text = Annotated[str, Field(max_length=1000)]
+Secret = Annotated[SecretStr, Field(max_length=1000)]
 
 
 class _Body(BaseModel):

@@ -1,6 +1,8 @@
 """The server keeps to its own OpenAPI document, whatever it is sent: valid requests, broken ones, and nonsense."""
 
 import asyncio
+import json
+import re
 from collections.abc import AsyncGenerator
 
 import httpx
@@ -56,6 +58,15 @@ def asked() -> Asked:
 async def test_the_document_describes_every_operation(document: BaseSchema):
     described = {item.ok().label for item in document.get_all_operations()}
     assert described == set(OPERATIONS)
+
+
+async def test_every_reference_in_the_document_leads_somewhere(user: User):
+    document = (await user.client.get("/openapi.json")).json()
+    for reference in set(re.findall(r'"\$ref":\s*"#/([^"]+)"', json.dumps(document))):
+        place = document
+        for name in reference.split("/"):
+            assert name in place, reference
+            place = place[name]
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
