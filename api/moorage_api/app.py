@@ -1,6 +1,7 @@
 """The ASGI application over a runtime: middleware, routers, error handlers."""
 
 from importlib.metadata import version
+from pathlib import Path
 
 from fastapi import Depends, FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -19,6 +20,7 @@ from moorage_api import (
     sessions,
     shared_files,
     snapshots,
+    web_ui,
     webhooks,
 )
 from moorage_api.body_guard import BodyGuard
@@ -46,8 +48,11 @@ _OPENAI = (openai_chat, openai_models)
 _LANGGRAPH = (assistants, threads, state, runs, stateless_runs, crons, store, refused)
 
 
-def create_app(runtime: Runtime) -> FastAPI:
-    """The application that serves `runtime`. Opening and closing the runtime is the caller's."""
+def create_app(runtime: Runtime, *, web_folder: Path = web_ui.WEB_FOLDER) -> FastAPI:
+    """The application that serves `runtime`, and the web UI that was built into `web_folder`, if one was.
+
+    Opening and closing the runtime is the caller's.
+    """
     open_docs = runtime.settings.is_loopback
     app = FastAPI(
         title="Moorage",
@@ -59,7 +64,8 @@ def create_app(runtime: Runtime) -> FastAPI:
     )
     app.state.runtime = runtime
     app.state.open_streams = OpenStreams(runtime.settings.quota_open_streams)
-    for module in (auth, keys, webhooks, health, protocol):
+    app.state.web_ui = web_ui.WebUi(web_folder)
+    for module in (web_ui, auth, keys, webhooks, health, protocol):
         app.include_router(module.router)
     for module in (*_CORE, *_OPENAI, *_LANGGRAPH):
         app.include_router(module.router, dependencies=[Depends(refuse_new_work)])

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import orjson
 import uvicorn
+from fastapi import FastAPI
 from tests.uids import own_uids
 
 from moorage.runtime import Runtime, open_runtime, open_sandbox_provider
@@ -124,20 +125,27 @@ def make_settings(folder: Path, database_url: str, **changes: Any) -> Settings:
 
 
 @asynccontextmanager
+async def serving(app: FastAPI) -> AsyncGenerator[str]:
+    """The application over real HTTP on a free port; its URL."""
+    listener = bind("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(app, **UVICORN))
+    server.capture_signals = nullcontext  # the tests' process keeps its own
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task
+
+
+@asynccontextmanager
 async def running(settings: Settings) -> AsyncGenerator[Server]:
     """The server over real HTTP on a free port."""
-    listener = bind("127.0.0.1", 0)
-    async with open_runtime(settings) as runtime:
-        config = uvicorn.Config(create_app(runtime), **UVICORN)
-        server = uvicorn.Server(config)
-        server.capture_signals = nullcontext  # the tests' process keeps its own
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
+    async with open_runtime(settings) as runtime, serving(create_app(runtime)) as url:
         try:
-            yield Server(f"http://127.0.0.1:{listener.getsockname()[1]}", runtime, settings.workspace_root)
+            yield Server(url, runtime, settings.workspace_root)
         finally:
             runtime.stop_readers()
-            server.should_exit = True
-            await serving
     await remove_sandboxes(settings)
 
 

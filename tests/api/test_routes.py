@@ -16,6 +16,9 @@ Access = Literal["public", "user", "owner"]
 # Every operation is declared here, or the first test fails.
 ACCESS: dict[str, Access] = {
     "GET /": "public",
+    "GET /app": "public",
+    "GET /app/{path:path}": "public",
+    "GET /favicon.ico": "public",
     "GET /healthz": "public",
     "GET /readyz": "public",
     "GET /ok": "public",

@@ -53,6 +53,9 @@ ENDLESS = {
 # al-ice's threads there.
 MATRIX: dict[str, Rows] = {
     "GET /": nothing,
+    "GET /app": nothing,
+    "GET /app/{path:path}": nothing,
+    "GET /favicon.ico": nothing,
     "GET /healthz": plain,
     "GET /readyz": plain,
     "GET /ok": plain,
