@@ -110,13 +110,22 @@ class Draft {
     }
     const said = this.items[place] as MessageItem
     if (said.complete) return
-    this.items[place] = { ...said, content: said.content + data.content_delta, thinking: said.thinking + thinking }
+    this.items[place] = {
+      ...said,
+      content: said.content + data.content_delta,
+      thinking: said.thinking + thinking,
+    }
   }
 
   private messageComplete(data: EventData['message_complete']): void {
     const place = this.messagePlace(data.message_id)
     const said = place < 0 ? this.newMessage(data, '', '') : (this.items[place] as MessageItem)
-    const whole: MessageItem = { ...said, content: data.final_content, complete: true, metadata: data.metadata }
+    const whole: MessageItem = {
+      ...said,
+      content: data.final_content,
+      complete: true,
+      metadata: data.metadata,
+    }
     if (place < 0) this.items.push(whole)
     else this.items[place] = whole
   }
@@ -143,7 +152,9 @@ class Draft {
     const place = this.messagePlace(data.message_id) // one without text is never said to be complete
     const said = this.items[place]
     if (said?.kind === 'message' && !said.complete) this.items[place] = { ...said, complete: true }
-    this.items.push(this.newCall(data.call_id, data.tool_name, data.tool_input, data.agent, data.parent_call_id))
+    this.items.push(
+      this.newCall(data.call_id, data.tool_name, data.tool_input, data.agent, data.parent_call_id),
+    )
   }
 
   private newCall(
@@ -247,7 +258,12 @@ class Draft {
       if (item.kind === 'message' && item.runId === runId && !item.complete) {
         this.items[place] = { ...item, complete: true }
       }
-      if (item.kind === 'call' && item.runId === runId && item.status === 'running' && status !== 'interrupted') {
+      if (
+        item.kind === 'call' &&
+        item.runId === runId &&
+        item.status === 'running' &&
+        status !== 'interrupted'
+      ) {
         this.items[place] = { ...item, status: 'outcome_unknown' }
       }
     }
@@ -268,7 +284,8 @@ class Draft {
 
   private dequeue(runId: string): void {
     for (const [place, item] of this.items.entries()) {
-      if (item.kind === 'user' && item.queued && item.runId === runId) this.items[place] = { ...item, queued: false }
+      if (item.kind === 'user' && item.queued && item.runId === runId)
+        this.items[place] = { ...item, queued: false }
     }
   }
 
@@ -317,7 +334,9 @@ export function fromSnapshot(snapshot: Snapshot): ThreadState {
     const interrupts = [...snapshot.pending]
     state = applyEvents({ ...state, seq: 0 }, [{ seq: 1, type: 'interrupt', data: { interrupts } }])
   }
-  const items = state.items.map((item, place) => (item.kind === 'call' ? { ...item, key: `call:${place}` } : item))
+  const items = state.items.map((item, place) =>
+    item.kind === 'call' ? { ...item, key: `call:${place}` } : item,
+  )
   return { ...state, items, run, seq: snapshot.last_seq }
 }
 
@@ -329,15 +348,27 @@ function eventsOf(message: SnapshotMessage): ThreadEvent[] {
   }
   if (message.role === 'tool') {
     const call_id = message.call_id ?? ''
-    const data = { call_id, message_id: id, status: 'success' as const, result: content, duration_ms: 0, agent }
+    const data = {
+      call_id,
+      message_id: id,
+      status: 'success' as const,
+      result: content,
+      duration_ms: 0,
+      agent,
+    }
     return [{ seq: 1, type: 'tool_result', data }]
   }
   const said = { message_id: id, agent, content_delta: '', ...(thinking ? { thinking_delta: thinking } : {}) }
   const events: ThreadEvent[] = []
   if (thinking) events.push({ seq: 1, type: 'content_stream', data: said })
   if (content) {
-    events.push({ seq: 1, type: 'message_complete', data: { message_id: id, final_content: content, agent, metadata: {} } })
+    events.push({
+      seq: 1,
+      type: 'message_complete',
+      data: { message_id: id, final_content: content, agent, metadata: {} },
+    })
   }
-  for (const call of calls ?? []) events.push({ seq: 1, type: 'tool_call', data: { ...call, message_id: id, agent } })
+  for (const call of calls ?? [])
+    events.push({ seq: 1, type: 'tool_call', data: { ...call, message_id: id, agent } })
   return events
 }
