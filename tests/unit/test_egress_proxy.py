@@ -1,17 +1,21 @@
 """The proxy's end on the server, and a helper that says what no helper of ours says."""
 
 import asyncio
+import resource
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
 from tests.unit.helper_stub import StubHelper, frame
 
+from moorage.ids import UserId
 from moorage.sandboxes import egress
 from moorage.sandboxes.egress import EgressProxy
+from moorage.sandboxes.egress_room import EgressFull, EgressRoom
 from moorage.sandboxes.egress_rules import AllowedTargets
 from moorage.sandboxes.helper.wire import FROM_INSIDE
 
+ALICE, BOB = UserId("alice"), UserId("bob")
 INSIDE = FROM_INSIDE | 1
 ALLOWED = AllowedTargets.of(["shop.test:443"])
 CONNECT = b"CONNECT shop.test:443 HTTP/1.1\r\n\r\n"
@@ -44,14 +48,14 @@ class Target:
 
 
 @asynccontextmanager
-async def open_proxy() -> AsyncGenerator[tuple[StubHelper, Target]]:
+async def open_proxy(room: EgressRoom | None = None) -> AsyncGenerator[tuple[StubHelper, Target]]:
     """A program's connection to the proxy; nothing may go wrong that nobody has thought of."""
     target, helper = Target(), StubHelper()
     unheard: list[dict[str, object]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
     server = await asyncio.start_server(target.serve, "127.0.0.1", 0)
     target.port = server.sockets[0].getsockname()[1]
-    proxy = EgressProxy(ALLOWED, resolve=target.resolve, connect=target.connect)
+    proxy = EgressProxy(ALLOWED, resolve=target.resolve, connect=target.connect, room=room, user=ALICE)
     connection = await helper.open(on_connection=proxy)
     helper.say(frame(b"n", INSIDE))
     yield helper, target
@@ -78,3 +82,38 @@ async def test_an_address_that_does_not_answer_leaves_time_for_the_next(monkeypa
         helper.say(frame(b"o", INSIDE, CONNECT) + frame(b"e", INSIDE))
         assert b" 200 " in await asyncio.wait_for(helper.hears(b"I", number=INSIDE), 5)
         await helper.hears(b"K", number=INSIDE)
+
+
+async def test_who_comes_when_all_connections_are_taken_is_told_so_and_served_when_one_has_ended() -> None:
+    room = EgressRoom(1)
+    async with open_proxy(room) as (helper, target):
+        target.answers.set()
+        with room.one_for(BOB):
+            helper.say(frame(b"o", INSIDE, CONNECT))
+            assert (await helper.hears(b"I", number=INSIDE)).startswith(b"HTTP/1.1 503 All sandboxes together")
+            await helper.hears(b"K", number=INSIDE)
+        for number in (INSIDE + 1, INSIDE + 2):
+            helper.say(frame(b"n", number) + frame(b"o", number, CONNECT) + frame(b"e", number))
+            assert b" 200 " in await helper.hears(b"I", number=number)
+            await helper.hears(b"K", number=number)
+
+
+def test_one_user_has_a_quarter_of_all_connections() -> None:
+    room = EgressRoom(8)
+    with room.one_for(ALICE), room.one_for(ALICE):
+        with pytest.raises(EgressFull, match="Your sandboxes"), room.one_for(ALICE):
+            pass
+        with room.one_for(BOB):
+            pass
+
+
+def test_of_the_files_that_a_process_may_have_open_a_quarter_is_for_connections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def eight(_: int) -> tuple[int, int]:
+        return 8, 8
+
+    monkeypatch.setattr(resource, "getrlimit", eight)
+    room = EgressRoom.of_this_process()
+    with room.one_for(ALICE), room.one_for(BOB), pytest.raises(EgressFull, match="All"), room.one_for(UserId("carol")):
+        pass

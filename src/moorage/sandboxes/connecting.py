@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Self
 
 from moorage.errors import InvalidInput
-from moorage.ids import ThreadId
+from moorage.ids import ThreadId, owner_of
 from moorage.sandboxes.egress import Connect as ConnectAddress
 from moorage.sandboxes.egress import EgressProxy, Resolve, offer_proxy, open_address, proxy_environment
+from moorage.sandboxes.egress_room import EgressRoom
 from moorage.sandboxes.egress_rules import AllowedTargets
 from moorage.sandboxes.helper_sandbox import HelperSandbox
 from moorage.sandboxes.place import KillAll
@@ -15,18 +16,32 @@ from moorage.sandboxes.profiles import SandboxProfile
 
 
 class WaysOut:
-    """What programs may reach under each profile that has an allow-list; nothing under the others."""
+    """What programs may reach under each profile that has an allow-list; nothing under the others.
+
+    `room` is for all sandboxes together.
+    """
 
     def __init__(
-        self, allowed: Mapping[str, AllowedTargets], *, resolve: Resolve, connect: ConnectAddress = open_address
+        self,
+        allowed: Mapping[str, AllowedTargets],
+        *,
+        resolve: Resolve,
+        connect: ConnectAddress = open_address,
+        room: EgressRoom | None = None,
     ) -> None:
         self._allowed = allowed
         self._resolve = resolve
         self._connect = connect
+        self._room = room or EgressRoom.of_this_process()
 
     @classmethod
     def of(
-        cls, profiles: Mapping[str, SandboxProfile], *, resolve: Resolve, connect: ConnectAddress = open_address
+        cls,
+        profiles: Mapping[str, SandboxProfile],
+        *,
+        resolve: Resolve,
+        connect: ConnectAddress = open_address,
+        room: EgressRoom | None = None,
     ) -> Self:
         """Raises InvalidInput for a list that cannot be read."""
         allowed: dict[str, AllowedTargets] = {}
@@ -36,13 +51,20 @@ class WaysOut:
                     allowed[name] = AllowedTargets.of(profile.allow)
                 except ValueError as error:
                     raise InvalidInput(f"sandbox profile {name}: allow: {error}", code="settings") from None
-        return cls(allowed, resolve=resolve, connect=connect)
+        return cls(allowed, resolve=resolve, connect=connect, room=room)
 
     def proxy(self, profile: str | None, thread_id: ThreadId) -> EgressProxy | None:
         allowed = self._allowed.get(profile) if profile else None
         if allowed is None:
             return None
-        return EgressProxy(allowed, resolve=self._resolve, connect=self._connect, sandbox=thread_id)
+        return EgressProxy(
+            allowed,
+            resolve=self._resolve,
+            connect=self._connect,
+            room=self._room,
+            user=owner_of(thread_id),
+            sandbox=thread_id,
+        )
 
 
 class Connecting:

@@ -12,7 +12,9 @@ from contextlib import suppress
 from functools import partial
 
 from moorage.addresses import is_public, is_translated, parse_address
+from moorage.ids import UserId
 from moorage.sandboxes.connection import HelperConnection
+from moorage.sandboxes.egress_room import EgressFull, EgressRoom
 from moorage.sandboxes.egress_rules import AllowedTargets, Target
 from moorage.sandboxes.helper.wire import CHUNK, ENDED, PROXY_PORT
 from moorage.sandboxes.orders import OpenOrder
@@ -88,12 +90,16 @@ class EgressProxy:
         *,
         resolve: Resolve,
         connect: Connect = open_address,
+        room: EgressRoom | None = None,
+        user: UserId | None = None,
         sandbox: str = "",
     ) -> None:
-        """`sandbox` names it in the log."""
+        """`room` is what all sandboxes share, and `user` whose this one is; `sandbox` names it in the log."""
         self._allowed = allowed
         self._resolve = resolve
         self._connect = connect
+        self._room = room or EgressRoom()
+        self._user = user
         self._log = log.bind(sandbox=sandbox)
 
     async def __call__(self, program: OpenOrder) -> None:
@@ -102,13 +108,29 @@ class EgressProxy:
         try:
             request, rest = await self._request(program)
             target = request.target
-            reader, writer = await self._reach(target)
+            if not self._allowed.permits(target):
+                raise Refused(403, f"{target} is not on the list of what this sandbox may reach")
+            with self._room.one_for(self._user):
+                await self._serve(program, request, rest, *await self._reach(target))
         except Refused as refusal:
-            self._log.warning("egress_refused", target=str(target), status=refusal.status, reason=refusal.reason)
-            await _answer(program, refusal)
-            return
+            await self._refuse(program, target, refusal)
+        except EgressFull as full:
+            await self._refuse(program, target, Refused(503, str(full)))
         except _ProgramLeft:
             return
+
+    async def _refuse(self, program: OpenOrder, target: Target | None, refusal: Refused) -> None:
+        self._log.warning("egress_refused", target=str(target), status=refusal.status, reason=refusal.reason)
+        await _answer(program, refusal)
+
+    async def _serve(
+        self,
+        program: OpenOrder,
+        request: ProxyRequest,
+        rest: bytes,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
         try:
             await self._carry(program, request, rest, reader, writer)
             writer.close()
@@ -135,8 +157,6 @@ class EgressProxy:
         raise _ProgramLeft
 
     async def _reach(self, target: Target) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        if not self._allowed.permits(target):
-            raise Refused(403, f"{target} is not on the list of what this sandbox may reach")
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 return await self._connect_to(await self._addresses(target), target)
