@@ -1,7 +1,7 @@
 # `make` alone lists the targets. Every target fetches what it needs first and says so.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup serve demo test test-compose check bench chaos up down
+.PHONY: help setup serve demo test test-compose check openapi bench chaos up down
 
 # Extra arguments for the command behind a target: make test ARGS="-k approvals -x"
 ARGS ?=
@@ -36,6 +36,9 @@ check: setup ## Lint, check the formatting, the types and the layers
 	@.venv/bin/ruff format --check .
 	@.venv/bin/pyright
 	@.venv/bin/lint-imports
+
+openapi: setup ## Write the API's description to design/openapi.json
+	@.venv/bin/moorage openapi > design/openapi.json
 
 bench: setup ## Measure the server on this machine
 	@scripts/docker-engine start

@@ -6,11 +6,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Header, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from moorage.approvals import Answer, Decision, DecisionType, Interrupt, InterruptStatus, seen_by_human
+from moorage.approvals import Answer, Decision, DecisionType, InterruptStatus
 from moorage.idempotency import request_key
 from moorage.rules import DEFAULT_LIFETIME, LONGEST_LIFETIME, Match, Remember
+from moorage_api.approval_shapes import Approval, shown_approval
 from moorage_api.deps import PrincipalDep, RuntimeDep
 from moorage_api.json_types import Integer
+from moorage_api.prepared import Prepared
 
 router = APIRouter(prefix="/api/approvals", tags=["approvals"])
 
@@ -71,17 +73,17 @@ class DecisionBody(BaseModel):
 
 
 class ApprovalList(BaseModel):
-    items: list[dict[str, Any]]
+    items: list[Approval]
     next_cursor: str | None
 
 
 class Decided(BaseModel):
     success: Literal[True] = True
     run_id: str
-    approval: dict[str, Any]
+    approval: Approval
 
 
-@router.get("")
+@router.get("", response_model=ApprovalList)
 async def list_approvals(
     runtime: RuntimeDep,
     principal: PrincipalDep,
@@ -89,29 +91,29 @@ async def list_approvals(
     thread_id: Annotated[str | None, Query(max_length=100)] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 50,
     cursor: Annotated[str | None, Query(max_length=500)] = None,
-) -> ApprovalList:
+) -> Prepared:
     """One's own approvals over all sessions, latest first."""
     if thread_id is not None:
         await runtime.threads.get(principal, thread_id)
     page = await runtime.approvals.search(
         principal.user_id, status=status, thread_id=thread_id, limit=limit, cursor=cursor
     )
-    return ApprovalList(items=[shown_approval(item) for item in page.items], next_cursor=page.next_cursor)
+    return Prepared({"items": [shown_approval(item) for item in page.items], "next_cursor": page.next_cursor})
 
 
-@router.get("/{interrupt_id}")
-async def get_approval(runtime: RuntimeDep, principal: PrincipalDep, interrupt_id: InterruptId) -> dict[str, Any]:
-    return shown_approval(await runtime.approvals.get(principal.user_id, interrupt_id))
+@router.get("/{interrupt_id}", response_model=Approval)
+async def get_approval(runtime: RuntimeDep, principal: PrincipalDep, interrupt_id: InterruptId) -> Prepared:
+    return Prepared(shown_approval(await runtime.approvals.get(principal.user_id, interrupt_id)))
 
 
-@router.post("/{interrupt_id}/decision")
+@router.post("/{interrupt_id}/decision", response_model=Decided)
 async def decide(
     runtime: RuntimeDep,
     principal: PrincipalDep,
     interrupt_id: InterruptId,
     body: DecisionBody,
     idempotency_key: IdempotencyKey = None,
-) -> Decided:
+) -> Prepared:
     """Answer one approval. 409 when it is decided or expired already, 422 when the answer does not fit it.
 
     409 `file_changed`: the file is not what was shown any more; the approval now shows, and is bound to, the new one.
@@ -122,24 +124,10 @@ async def decide(
     decided = await runtime.approvals.answer(
         principal.user_id, interrupt.thread_id, [answer], via="api", request=request
     )
-    return Decided(run_id=decided.run_id, approval=shown_approval(decided.interrupts[0]))
+    approval = shown_approval(decided.interrupts[0])
+    return Prepared({"success": True, "run_id": decided.run_id, "approval": approval})
 
 
 def asked(body: BaseModel) -> dict[str, Any]:
     """A body as it was sent: what makes two requests the same."""
     return body.model_dump(mode="json", exclude_unset=True)
-
-
-def shown_approval(interrupt: Interrupt) -> dict[str, Any]:
-    """What the human saw, and what became of it."""
-    became = {
-        "thread_id": interrupt.thread_id,
-        "run_id": interrupt.run_id,
-        "status": interrupt.status.value,
-        "decision": interrupt.decision,
-        "decided_by": interrupt.decided_by,
-        "decided_at": interrupt.decided_at.isoformat() if interrupt.decided_at else None,
-        "decided_via": interrupt.decided_via,
-        "executed_input": interrupt.executed_input,
-    }
-    return seen_by_human(interrupt) | {key: value for key, value in became.items() if value is not None}

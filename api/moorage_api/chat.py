@@ -14,8 +14,9 @@ from moorage.runtime import Runtime
 from moorage.threads import Thread
 from moorage_api.approvals import DecisionBody, IdempotencyKey, asked
 from moorage_api.deps import RecheckDep, RuntimeDep, ThreadDep
+from moorage_api.event_shapes import SESSION_EVENTS
 from moorage_api.json_types import Integer
-from moorage_api.sse import EVENT_STREAM, HEARTBEAT_SECONDS, event_stream
+from moorage_api.sse import HEARTBEAT_SECONDS, event_stream
 
 router = APIRouter(prefix="/api", tags=["chat"])
 
@@ -71,7 +72,7 @@ class Resumed(BaseModel):
     run_id: str
 
 
-@router.post("/chat/{thread_id}", response_class=EventSourceResponse, responses=EVENT_STREAM)
+@router.post("/chat/{thread_id}", response_class=EventSourceResponse, responses=SESSION_EVENTS)
 async def chat(
     runtime: RuntimeDep,
     thread: ThreadDep,
@@ -89,7 +90,7 @@ async def chat(
     return _run_stream(runtime, thread, started.run_id, started.first_seq, recheck)
 
 
-@router.post("/resume/{thread_id}", response_model=Resumed, responses=EVENT_STREAM)
+@router.post("/resume/{thread_id}", response_model=Resumed, responses=SESSION_EVENTS)
 async def resume(
     request: Request,
     runtime: RuntimeDep,

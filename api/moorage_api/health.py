@@ -2,7 +2,7 @@
 
 import platform
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
@@ -48,21 +48,49 @@ async def ok() -> dict[str, bool]:
     return {"ok": True}
 
 
+class Flags(BaseModel):
+    """What clients of the LangGraph wire may ask for."""
+
+    assistants: bool
+    crons: bool
+    langsmith: bool
+    strict_resume: bool
+
+
+class Host(BaseModel):
+    python: str
+
+
+class Info(BaseModel):
+    """`sandbox_note` says what to know of this kind of sandbox; `runtime` is the engine's, for its containers."""
+
+    name: Literal["moorage"]
+    version: str
+    langgraph_py_version: str
+    sandbox: str
+    sandbox_note: str | None
+    runtime: str
+    model: str
+    registration: Literal["open", "closed"]
+    flags: Flags
+    host: Host
+
+
 @router.get("/info")
-async def info(runtime: RuntimeDep) -> dict[str, Any]:
+async def info(runtime: RuntimeDep) -> Info:
     """What this server is: version, sandbox, model, who may register; `flags` are for clients of the LangGraph wire."""
-    return {
-        "name": "moorage",
-        "version": version("moorage"),
-        "langgraph_py_version": version("langgraph"),
-        "sandbox": runtime.sandbox_kind,
-        "sandbox_note": runtime.sandbox_note,
-        "runtime": runtime.settings.sandbox_runtime or "default",
-        "model": runtime.model_name,
-        "registration": "open" if runtime.settings.registration_open else "closed",
-        "flags": {"assistants": True, "crons": True, "langsmith": False, "strict_resume": True},
-        "host": {"python": platform.python_version()},
-    }
+    return Info(
+        name="moorage",
+        version=version("moorage"),
+        langgraph_py_version=version("langgraph"),
+        sandbox=runtime.sandbox_kind,
+        sandbox_note=runtime.sandbox_note,
+        runtime=runtime.settings.sandbox_runtime or "default",
+        model=runtime.model_name,
+        registration="open" if runtime.settings.registration_open else "closed",
+        flags=Flags(assistants=True, crons=True, langsmith=False, strict_resume=True),
+        host=Host(python=platform.python_version()),
+    )
 
 
 @router.get("/", include_in_schema=False)

@@ -15,6 +15,8 @@ from moorage.events import Role
 from moorage.runtime import Runtime
 from moorage.threads import HistoryMessage, Thread
 from moorage_api.deps import PrincipalDep, RuntimeDep, ThreadDep
+from moorage_api.message_shapes import Message, shown_message
+from moorage_api.prepared import Prepared
 
 router = APIRouter(prefix="/api", tags=["messages"])
 
@@ -34,7 +36,7 @@ _FILE: dict[int | str, dict[str, Any]] = {
 
 
 class MessageList(BaseModel):
-    items: list[dict[str, Any]]
+    items: list[Message]
     next_cursor: str | None
 
 
@@ -43,7 +45,7 @@ class FoundMessage(BaseModel):
 
     thread_id: str
     title: str
-    message: dict[str, Any]
+    message: Message
     snippet: str
 
 
@@ -52,7 +54,7 @@ class FoundMessageList(BaseModel):
     next_cursor: str | None
 
 
-@router.get("/messages")
+@router.get("/messages", response_model=FoundMessageList)
 async def search_messages(
     runtime: RuntimeDep,
     principal: PrincipalDep,
@@ -60,16 +62,19 @@ async def search_messages(
     thread_id: Annotated[str | None, Query(max_length=100)] = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     cursor: Annotated[str | None, Query(max_length=500)] = None,
-) -> FoundMessageList:
+) -> Prepared:
     """One's own messages that hold these words, newest first. `"a phrase"`, `OR` and `-without` work."""
     page = await runtime.threads.search_messages(principal, query=q, thread_id=thread_id, limit=limit, cursor=cursor)
     items = [
-        FoundMessage(
-            thread_id=found.thread_id, title=found.title, message=shown_message(found.message), snippet=found.snippet
-        )
+        {
+            "thread_id": found.thread_id,
+            "title": found.title,
+            "message": shown_message(found.message),
+            "snippet": found.snippet,
+        }
         for found in page.items
     ]
-    return FoundMessageList(items=items, next_cursor=page.next_cursor)
+    return Prepared({"items": items, "next_cursor": page.next_cursor})
 
 
 @router.get("/sessions/{thread_id}/export", response_class=StreamingResponse, responses=_FILE)
@@ -89,23 +94,6 @@ def attachment(title: str, ending: str) -> str:
     name = re.sub(r'[\s/\\:*?"<>|]+', "-", visible).strip("-. ")[:_NAME_CHARACTERS] or "session"
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "session"
     return f"attachment; filename=\"{plain}.{ending}\"; filename*=UTF-8''{quote(name, safe='')}.{ending}"
-
-
-def shown_message(item: HistoryMessage) -> dict[str, Any]:
-    message = item.message
-    shown = {
-        "id": message.id,
-        "run_id": item.run_id,
-        "role": message.role.value,
-        "content": message.content,
-        "thinking": message.thinking,
-        "tool_calls": message.tool_calls,
-        "call_id": message.call_id,
-        "usage": message.usage,
-        "duration_ms": message.duration_ms,
-        "created_at": item.created_at.isoformat(),
-    }
-    return {key: value for key, value in shown.items() if value is not None}
 
 
 async def _as_json(runtime: Runtime, thread: Thread) -> AsyncIterator[bytes]:

@@ -10,6 +10,8 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict
 
+from moorage_api.event_shapes import event_schemas
+
 type Json = dict[str, Any]
 
 _REFERENCE = "#/components/{}/{}"
@@ -57,7 +59,7 @@ class Problem(BaseModel):
 
 
 def describe_refusals(app: FastAPI) -> None:
-    """Have the application's OpenAPI document say of each operation how it refuses."""
+    """Have the application's OpenAPI document say of each operation how it refuses, and what events look like."""
     derive = app.openapi
 
     def described() -> Json:
@@ -76,6 +78,7 @@ def _describe(document: Json) -> None:
     template = _REFERENCE.format("schemas", "{model}")
     schemas["Problem"] = Problem.model_json_schema(ref_template=template)
     schemas.update(schemas["Problem"].pop("$defs"))
+    schemas.update(event_schemas())
     components["responses"] = {name: _refusal(text, headers) for _, name, text, headers in _REFUSALS}
     for operation in _operations(document):
         _add_refusals(operation)

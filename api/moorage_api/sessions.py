@@ -1,6 +1,6 @@
 """Sessions: the core API's word for threads."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -9,11 +9,15 @@ from sse_starlette.sse import EventSourceResponse
 from moorage.idempotency import request_key
 from moorage.runtime import Runtime
 from moorage.threads import TITLE_LIMIT, SessionStatus, Thread
-from moorage_api.approvals import IdempotencyKey, asked, shown_approval
+from moorage_api.approval_shapes import PendingApproval, shown_pending
+from moorage_api.approvals import IdempotencyKey, asked
 from moorage_api.deps import PrincipalDep, RecheckDep, RuntimeDep, ThreadDep
+from moorage_api.event_shapes import SESSION_EVENTS
 from moorage_api.file_shapes import File, shown_file
-from moorage_api.messages import MessageList, shown_message
-from moorage_api.sse import EVENT_STREAM, HEARTBEAT_SECONDS, event_stream, last_event_id
+from moorage_api.message_shapes import Message, shown_message
+from moorage_api.messages import MessageList
+from moorage_api.prepared import Prepared
+from moorage_api.sse import HEARTBEAT_SECONDS, event_stream, last_event_id
 
 router = APIRouter(prefix="/api/sessions", tags=["sessions"])
 
@@ -75,8 +79,8 @@ class SessionState(BaseModel):
     """One snapshot: whoever follows the events after `last_seq` misses nothing and sees nothing twice."""
 
     thread: Session
-    messages: list[dict[str, Any]]
-    pending: list[dict[str, Any]]
+    messages: list[Message]
+    pending: list[PendingApproval]
     last_seq: int
 
 
@@ -161,31 +165,33 @@ async def cancel_session(runtime: RuntimeDep, thread: ThreadDep) -> Session:
     return shown_session(await runtime.threads.reload(thread))
 
 
-@router.get("/{thread_id}/messages")
+@router.get("/{thread_id}/messages", response_model=MessageList)
 async def list_messages(
     runtime: RuntimeDep,
     thread: ThreadDep,
     limit: Limit = 50,
     cursor: Annotated[str | None, Query(max_length=500)] = None,
-) -> MessageList:
+) -> Prepared:
     """The session's messages, oldest first."""
     page = await runtime.threads.messages(thread, limit=limit, cursor=cursor)
-    return MessageList(items=[shown_message(item) for item in page.items], next_cursor=page.next_cursor)
+    return Prepared({"items": [shown_message(item) for item in page.items], "next_cursor": page.next_cursor})
 
 
-@router.get("/{thread_id}/state")
-async def get_state(runtime: RuntimeDep, thread: ThreadDep) -> SessionState:
+@router.get("/{thread_id}/state", response_model=SessionState)
+async def get_state(runtime: RuntimeDep, thread: ThreadDep) -> Prepared:
     """The session, its latest 1000 messages and what waits for approval, as of `last_seq`."""
     snapshot = await runtime.threads.snapshot(thread)
-    return SessionState(
-        thread=shown_session(snapshot.thread),
-        messages=[shown_message(item) for item in snapshot.messages],
-        pending=[shown_approval(item) for item in snapshot.pending],
-        last_seq=snapshot.thread.last_seq,
+    return Prepared(
+        {
+            "thread": shown_session(snapshot.thread).model_dump(),
+            "messages": [shown_message(item) for item in snapshot.messages],
+            "pending": [shown_pending(item) for item in snapshot.pending],
+            "last_seq": snapshot.thread.last_seq,
+        }
     )
 
 
-@router.get("/{thread_id}/events", response_class=EventSourceResponse, responses=EVENT_STREAM)
+@router.get("/{thread_id}/events", response_class=EventSourceResponse, responses=SESSION_EVENTS)
 async def follow_events(
     runtime: RuntimeDep,
     thread: ThreadDep,

@@ -11,12 +11,12 @@ from moorage.assistants import (
     AGENT_TOOLS,
     GRAPHS,
     SYSTEM_ASSISTANTS,
-    Approval,
     Assistant,
     AssistantChange,
     InvalidContext,
     ModelNotAllowed,
     Policy,
+    ToolApproval,
     UnknownAssistant,
     UnknownProfile,
     get_assistant,
@@ -76,7 +76,7 @@ def test_an_empty_list_of_tools_is_no_tools() -> None:
 
 def test_approvals_are_read_as_what_they_mean() -> None:
     made = assistant(approvals={"ls": "ask", "delete": "deny"}).configuration
-    assert made.approvals == {("ls", Approval.ASK), ("delete", Approval.DENY)}
+    assert made.approvals == {("ls", ToolApproval.ASK), ("delete", ToolApproval.DENY)}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from langchain.agents.middleware.types import AgentMiddleware, ModelRequest, ModelResponse
 
-from moorage.assistants import AGENT_TOOLS, READ_ONLY_TOOLS, Approval, Configuration
+from moorage.assistants import AGENT_TOOLS, READ_ONLY_TOOLS, Configuration, ToolApproval
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,21 +14,21 @@ class ToolScope:
     """The tools that an agent is offered, out of those that it could have, and what differs from asking as usual."""
 
     offered: frozenset[str] = AGENT_TOOLS
-    approvals: Mapping[str, Approval] = field(default_factory=dict[str, Approval])
+    approvals: Mapping[str, ToolApproval] = field(default_factory=dict[str, ToolApproval])
 
     def refuses(self, tool: str) -> bool:
         """Whether a call must not even be shown to a human. Of tools that nobody has, the model is told elsewhere."""
-        return tool in AGENT_TOOLS and (tool not in self.offered or self.approvals.get(tool) is Approval.DENY)
+        return tool in AGENT_TOOLS and (tool not in self.offered or self.approvals.get(tool) is ToolApproval.DENY)
 
     def asks(self, tool: str) -> bool:
-        return self._approval(tool) is not Approval.ALLOW
+        return self._approval(tool) is not ToolApproval.ALLOW
 
     def journals(self, tool: str) -> bool:
         """Whether a call does something that must not be done twice."""
         return tool not in READ_ONLY_TOOLS
 
-    def _approval(self, tool: str) -> Approval:
-        return self.approvals.get(tool, Approval.ALLOW if tool in READ_ONLY_TOOLS else Approval.ASK)
+    def _approval(self, tool: str) -> ToolApproval:
+        return self.approvals.get(tool, ToolApproval.ALLOW if tool in READ_ONLY_TOOLS else ToolApproval.ASK)
 
 
 def scope_of(wanted: Configuration, *, available: frozenset[str] = AGENT_TOOLS, allow_auto: bool = False) -> ToolScope:
@@ -36,8 +36,8 @@ def scope_of(wanted: Configuration, *, available: frozenset[str] = AGENT_TOOLS, 
 
     What an operator does not permit any more is asked about, whatever an assistant was saved with.
     """
-    approvals = {tool: how for tool, how in wanted.approvals if allow_auto or how is not Approval.ALLOW}
-    denied = {tool for tool, how in approvals.items() if how is Approval.DENY}
+    approvals = {tool: how for tool, how in wanted.approvals if allow_auto or how is not ToolApproval.ALLOW}
+    denied = {tool for tool, how in approvals.items() if how is ToolApproval.DENY}
     return ToolScope((available if wanted.tools is None else available & wanted.tools) - denied, approvals)
 
 

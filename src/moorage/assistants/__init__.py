@@ -13,9 +13,9 @@ from moorage.assistants.configuration import (
     GATED_TOOLS,
     READ_ONLY_TOOLS,
     SUBAGENT_TOOLS,
-    Approval,
     Configuration,
     SubAgent,
+    ToolApproval,
 )
 from moorage.assistants.context import AssistantContext, InvalidContext
 from moorage.assistants.graphs import GRAPHS, UnknownGraph
@@ -38,7 +38,6 @@ __all__ = [
     "READ_ONLY_TOOLS",
     "SUBAGENT_TOOLS",
     "SYSTEM_ASSISTANTS",
-    "Approval",
     "Assistant",
     "AssistantChange",
     "AssistantContext",
@@ -54,6 +53,7 @@ __all__ = [
     "Policy",
     "SubAgent",
     "SystemAssistant",
+    "ToolApproval",
     "UnknownAssistant",
     "UnknownGraph",
     "UnknownProfile",

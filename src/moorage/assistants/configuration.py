@@ -9,7 +9,7 @@ AGENT_TOOLS = READ_ONLY_TOOLS | GATED_TOOLS
 SUBAGENT_TOOLS = AGENT_TOOLS - {"task"}
 
 
-class Approval(StrEnum):
+class ToolApproval(StrEnum):
     """What happens when an agent calls a tool: a human is asked, it just runs, or it is refused."""
 
     ASK = "ask"
@@ -39,6 +39,6 @@ class Configuration:
     model: str | None = None
     instruction: str = ""
     tools: frozenset[str] | None = None
-    approvals: frozenset[tuple[str, Approval]] = frozenset()
+    approvals: frozenset[tuple[str, ToolApproval]] = frozenset()
     subagents: tuple[SubAgent, ...] = ()
     sandbox_profile: str = "default"

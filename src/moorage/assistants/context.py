@@ -9,9 +9,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from moorage.assistants.configuration import (
     AGENT_TOOLS,
     SUBAGENT_TOOLS,
-    Approval,
     Configuration,
     SubAgent,
+    ToolApproval,
 )
 from moorage.assistants.graphs import get_graph
 from moorage.errors import InvalidPayload
@@ -42,7 +42,7 @@ type ModelName = Annotated[
 ]
 type Instruction = Annotated[str, Field(max_length=32_000)]
 type ToolNames = Annotated[list[Annotated[str, Field(max_length=100)]], Field(max_length=32)]
-type Approvals = Annotated[dict[str, Approval], Field(max_length=32)]
+type Approvals = Annotated[dict[str, ToolApproval], Field(max_length=32)]
 type SandboxProfile = Annotated[str, Field(pattern=_PROFILE_NAME)]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from moorage.assistants.assistant import Assistant
-from moorage.assistants.configuration import GATED_TOOLS, Approval, Configuration
+from moorage.assistants.configuration import GATED_TOOLS, Configuration, ToolApproval
 from moorage.assistants.graphs import get_graph
 from moorage.errors import InvalidInput, InvalidPayload
 
@@ -58,7 +58,7 @@ class Policy:
                 self.check_usable(model)
             except InvalidInput as error:
                 raise InvalidPayload(error.detail, code=error.code) from error
-        allowed = sorted(tool for tool, how in configuration.approvals if how is Approval.ALLOW)
+        allowed = sorted(tool for tool, how in configuration.approvals if how is ToolApproval.ALLOW)
         if not self.allow_auto and not GATED_TOOLS.isdisjoint(allowed):
             raise AutoApprovalNotAllowed(
                 f"approvals: this server asks a human before {', '.join(GATED_TOOLS.intersection(allowed))}: "

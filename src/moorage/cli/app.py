@@ -17,6 +17,7 @@ _COMMANDS = {
     "demo": "moorage.cli.demo:demo",
     "doctor": "moorage.cli.doctor:doctor",
     "migrate": "moorage.cli.migrate:migrate",
+    "openapi": "moorage.cli.openapi:openapi",
     "sandbox": "moorage.cli.sandbox:app",
     "user": "moorage.cli.user:app",
 }
