@@ -98,7 +98,7 @@ def _add_contents(router: APIRouter, root: FindRoot) -> None:
         range: HeaderText = None,
         if_range: HeaderText = None,
     ) -> Response:
-        """The bytes of a file, or the one part that `Range` asks for."""
+        """The bytes of a file, or the one part that `Range` asks for. With `If-Range` always all: tags are weak."""
         return await download(files, path, transfer, wanted=range, only_if=if_range)
 
     @router.head("/content", include_in_schema=False)
