@@ -1,7 +1,10 @@
+import { approval } from './approval'
 import { auth } from './auth'
 import { common } from './common'
+import { inbox } from './inbox'
 import { nav } from './nav'
 import { problems } from './problems'
+import { risks } from './risks'
 
-export const en = { auth, common, nav, problems }
+export const en = { approval, auth, common, nav, problems, inbox, risks }
 export type Messages = typeof en

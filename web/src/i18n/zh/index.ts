@@ -1,7 +1,10 @@
 import type { Messages } from '../en'
+import { approval } from './approval'
 import { auth } from './auth'
 import { common } from './common'
+import { inbox } from './inbox'
 import { nav } from './nav'
 import { problems } from './problems'
+import { risks } from './risks'
 
-export const zh: Messages = { auth, common, nav, problems }
+export const zh: Messages = { approval, auth, common, nav, problems, inbox, risks }
