@@ -334,9 +334,11 @@ export function fromSnapshot(snapshot: Snapshot): ThreadState {
     const interrupts = [...snapshot.pending]
     state = applyEvents({ ...state, seq: 0 }, [{ seq: 1, type: 'interrupt', data: { interrupts } }])
   }
-  const items = state.items.map((item, place) =>
-    item.kind === 'call' ? { ...item, key: `call:${place}` } : item,
-  )
+  const items = state.items.map((item, place): Item => {
+    if (item.kind !== 'call') return item
+    const status = item.result === undefined ? item.status : 'finished' // histories do not tell how calls went
+    return { ...item, key: `call:${place}`, status }
+  })
   return { ...state, items, run, seq: snapshot.last_seq }
 }
 

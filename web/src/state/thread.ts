@@ -44,7 +44,7 @@ export interface Decided {
   executedInput: ToolInput | undefined
 }
 
-/** One call of a tool. `waiting`: a human is asked (`interruptId`). */
+/** One call of a tool. `waiting`: a human is asked (`interruptId`). `finished`: whether it went well is not known here. */
 export interface CallItem {
   kind: 'call'
   key: string
@@ -54,7 +54,7 @@ export interface CallItem {
   input: ToolInput
   agent: string
   parentCallId: string | undefined
-  status: 'running' | 'waiting' | ToolStatus
+  status: 'running' | 'waiting' | 'finished' | ToolStatus
   output: readonly OutputPart[]
   truncated: boolean
   result: string | undefined
