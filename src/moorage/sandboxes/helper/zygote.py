@@ -204,6 +204,8 @@ class Worker:
                 frame = self._channel.recv(HEADER.size + CHUNK)
             except BlockingIOError:
                 return
+            except ConnectionResetError:  # it ended without having read all, but what it said is still to come
+                continue
             except OSError:
                 frame = b""
             if not frame:
