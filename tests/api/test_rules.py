@@ -60,6 +60,57 @@ async def test_a_remembered_rejection_stops_the_next_call_without_asking(alice: 
     assert only(events, "tool_result")["status"] == "rejected"
 
 
+async def decide(user: User, item: dict[str, Any], **decision: Any) -> httpx.Response:
+    return await user.client.post(f"/api/approvals/{item['id']}/decision", json=decision)
+
+
+@pytest.mark.parametrize("kind", ["approve", "reject"])
+@pytest.mark.parametrize(
+    ("call", "flag"),
+    [
+        (execute("rm -rf build"), {"risks": ["deletes_recursively"]}),
+        (write("/workspace/.bashrc"), {"risks": ["hidden_file"]}),
+        (
+            execute("ls a\u200bb"),
+            {"warnings": [{"field": "command", "characters": ["U+200B ZERO WIDTH SPACE"], "count": 1}]},
+        ),
+    ],
+)
+async def test_a_flagged_call_cannot_be_remembered_and_stays_answerable(alice: User, kind: str, call: Any, flag: Any):
+    thread = await alice.new_session()
+    [item] = pending(await alice.play(thread, call))
+    assert flag.items() <= item["facts"].items()
+    refused = await decide(alice, item, type=kind, remember={"match": "same"})
+    assert (refused.status_code, refused.json()["code"]) == (422, "not_rememberable")
+    assert await rules_of(alice, thread) == []
+    assert (await decide(alice, item, type=kind)).status_code == 200
+
+
+async def test_a_batch_with_one_that_cannot_be_remembered_decides_nothing(alice: User):
+    thread = await alice.new_session()
+    items = pending(await alice.play(thread, [execute("echo a"), execute("sudo ls")]))
+    decisions = [{"interrupt_id": item["id"], "type": "approve", "remember": {"match": "same"}} for item in items]
+    refused = await alice.client.post(f"/api/resume/{thread}", json={"decisions": decisions})
+    assert (refused.status_code, refused.json()["code"]) == (422, "not_rememberable")
+    assert await rules_of(alice, thread) == []
+    waiting = (await alice.client.get("/api/approvals", params={"thread_id": thread, "status": "pending"})).json()
+    assert len(waiting["items"]) == 2
+
+
+async def test_a_remembered_prefix_lets_no_risky_command_run(alice: User):
+    thread = await alice.new_session()
+    await remember(alice, thread, execute("rm -f a"), match="prefix", prefix="rm")
+    assert not was_asked(await alice.play(thread, execute("rm -f b")))
+    assert was_asked(await alice.play(thread, execute("rm -rf b")))
+
+
+async def test_a_remembered_folder_lets_no_hidden_text_in(alice: User):
+    thread = await alice.new_session()
+    await remember(alice, thread, write("/workspace/a.txt"), match="path", path="/workspace")
+    hiding = ("write_file", {"file_path": "/workspace/b.txt", "content": "x\u202ey"})
+    assert was_asked(await alice.play(thread, hiding))
+
+
 async def test_denying_wins(alice: User):
     thread = await alice.new_session()
     await remember(alice, thread, execute("echo no"), decision="reject", match="same")

@@ -1,9 +1,14 @@
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from deepagents.backends.protocol import ExecuteResponse
 from langchain_core.messages import AIMessage, InvalidToolCall
 from tests.fake_agent import FakeAgent, call, calls, data, kinds
+
+from moorage.ids import ThreadId, UserId
+from moorage.rules import Effect, Match, Rule
 
 APPROVE = {"type": "approve"}
 MALFORMED = AIMessage(
@@ -227,3 +232,50 @@ async def test_after_a_cancelled_approval_the_model_sees_a_result_for_every_call
     assert set(agent.told) == {"c1", "c2"}
     assert agent.sandbox.ran == []
     assert kinds(events)[-1] == "message_complete"
+
+
+# What a human should look at twice -----------------------------------------------------------------------------------
+
+
+def rule(effect: Effect, tool: str, match: Match, pattern: dict[str, Any]) -> Rule:
+    made = datetime.now(UTC)
+    return Rule("r", ThreadId("t"), UserId("alice"), effect, tool, match, pattern, None, made, None)
+
+
+async def stopped_under(found: Rule, *made: Any) -> FakeAgent:
+    agent = FakeAgent({"go": [calls(*made), "done"]})
+    agent.journal.rules.append(found)
+    agent.sandbox.answers = {f"realpath -mz -- {IN_SRC}": ExecuteResponse(output=f"{IN_SRC}\x00", exit_code=0)}
+    await agent.say("go")
+    return agent
+
+
+IN_SRC = "/workspace/src/a"
+ALLOW_RM = rule(Effect.ALLOW, "execute", Match.PREFIX, {"tokens": ["rm"]})
+ALLOW_SRC = rule(Effect.ALLOW, "write_file", Match.PATH, {"path": "/workspace/src"})
+
+
+async def test_the_question_warns_of_risky_shapes_and_hidden_text() -> None:
+    agent = await stopped(execute("rm -rf a\u200bb", "c1"), execute("ls", "c2"))
+    facts = {item.call_id: item.facts for item in agent.reader.interrupts.values()}
+    assert facts["c1"]["risks"] == ["deletes_recursively"]
+    assert facts["c1"]["warnings"][0]["field"] == "command"
+    assert facts["c2"] == {"sandbox": "paper"}
+
+
+async def test_a_rule_lets_no_risky_command_through() -> None:
+    agent = await stopped_under(ALLOW_RM, execute("rm -rf a", "c1"), execute("rm a", "c2"))
+    assert agent.asked == {"c1": {"command": "rm -rf a"}}
+    assert agent.sandbox.ran == ["rm a"]
+
+
+async def test_a_rule_lets_no_hidden_text_through() -> None:
+    fine, hiding = {"file_path": IN_SRC, "content": "x"}, {"file_path": IN_SRC, "content": "x\u202ey"}
+    agent = await stopped_under(ALLOW_SRC, call("write_file", "c1", **hiding), call("write_file", "c2", **fine))
+    assert agent.asked == {"c1": hiding}
+
+
+async def test_a_rule_that_denies_still_decides_on_a_risky_command() -> None:
+    agent = await stopped_under(replace(ALLOW_RM, effect=Effect.DENY), execute("rm -rf a"))
+    assert agent.asked == {}
+    assert "rejected" in agent.told["c1"]

@@ -6,8 +6,9 @@ back through the graph: a resumed or recovered run enters every unfinished call 
 what was decided and what was started.
 """
 
+import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -32,11 +33,12 @@ from moorage.agent.journal import (
     unpack,
 )
 from moorage.agent.results import answer_for, named, naming_new_files, rejection, report_of, watched, with_notice
+from moorage.agent.risks import FOLDERS, risks_of
 from moorage.agent.sandbox_files import SandboxFiles
 from moorage.agent.scope import ToolScope
-from moorage.approvals import Interrupt, InterruptStatus, digest_of
+from moorage.approvals import RISKS, WARNINGS, Interrupt, InterruptStatus, digest_of
 from moorage.ids import owner_of
-from moorage.rules import Verdict
+from moorage.rules import Effect, Verdict
 from moorage.sandboxes.port import SandboxDied, SandboxUnavailable, StartedTooLate, start_by
 
 ALLOWED_DECISIONS = ("approve", "edit", "reject", "respond")
@@ -47,9 +49,10 @@ type Decision = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What the server knows to tell the human beside what the agent claims."""
+    """What the server knows to tell the human beside what the agent claims; `folders` are those for files."""
 
     facts: dict[str, Any]
+    folders: Sequence[str] = FOLDERS
 
 
 class ToolGate(AgentMiddleware[Any, Any]):
@@ -152,9 +155,9 @@ class _Passage:
                 return await self._by_rule() or self._by_assistant() or interrupt(await self._question())
 
     async def _by_rule(self) -> Decision | None:
-        """What a remembered rule decides, if one does."""
+        """What a remembered rule decides, if one does. None lets a call through that a human should look at twice."""
         verdict = await self._journal.judge(self._call.tool, self._call.args, resolve=self._files.resolve)
-        if verdict is None:
+        if verdict is None or (verdict.effect is Effect.ALLOW and await self._flags()):
             return None
         decision = _decision_of(verdict)
         told = {"type": decision["type"], "decided_by": verdict.owner, "decided_via": f"rule:{verdict.rule_id}"}
@@ -196,7 +199,7 @@ class _Passage:
             "description": describe(call.tool, dict(call.args)),
             "allowed_decisions": list(ALLOWED_DECISIONS),
             "args_schema": args_schema(cast("Any", self._request.tool)),
-            "facts": self._facts(change),
+            "facts": await self._facts(change),
             "base_file_hash": change.base_file_hash if change else None,
             "diff": change.diff if change else None,
             "checkpoint_ns": call.key.checkpoint_ns,
@@ -204,13 +207,18 @@ class _Passage:
             "position": call.key.position,
         }
 
-    def _facts(self, change: Change | None) -> dict[str, Any]:
-        facts = dict(self._gate.facts)
-        if warnings := hidden_characters(dict(self._call.args)):
-            facts["warnings"] = warnings
+    async def _facts(self, change: Change | None) -> dict[str, Any]:
+        facts = {**self._gate.facts, **await self._flags()}
         if change and change.note:
             facts["note"] = change.note
         return facts
+
+    async def _flags(self) -> dict[str, Any]:
+        """What a human should look at twice in this call; empty for most."""
+        tool, args = self._call.tool, dict(self._call.args)
+        hidden = await asyncio.to_thread(hidden_characters, args)
+        risks = await asyncio.to_thread(risks_of, tool, args, folders=self._gate.folders)
+        return {name: found for name, found in ((WARNINGS, hidden), (RISKS, risks)) if found}
 
     async def _rejected(self, decision: Decision) -> ToolResult:
         result = answer_for(self._request, rejection(self._call.tool, decision["message"]), status="error")
@@ -287,7 +295,7 @@ def question_again(asked: Interrupt) -> dict[str, Any]:
 
 
 def _decision_of(verdict: Verdict) -> dict[str, Any]:
-    if verdict.effect == "allow":
+    if verdict.effect is Effect.ALLOW:
         return {"type": "approve", "rule_id": verdict.rule_id}
     reason = "A rule that the user made for this session forbids it."
     return {"type": "reject", "message": reason, "rule_id": verdict.rule_id}

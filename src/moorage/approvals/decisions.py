@@ -8,7 +8,7 @@ from typing import Any, assert_never, cast
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match  # pyright: ignore[reportUnknownVariableType]
 
-from moorage.approvals.interrupts import Interrupt, InterruptStatus, RaisedInterrupt
+from moorage.approvals.interrupts import Interrupt, InterruptStatus, RaisedInterrupt, is_flagged
 from moorage.errors import Conflict, InvalidPayload, NotFound
 from moorage.events import encode, survives_encoding
 from moorage.ids import RunId
@@ -108,6 +108,13 @@ class InvalidDecision(InvalidPayload):
     code = "invalid_decision"
 
 
+class NotRememberable(InvalidPayload):
+    code = "not_rememberable"
+
+    def __init__(self) -> None:
+        super().__init__("This call has warnings or risks: look at each one like it, and decide without remember")
+
+
 class StaleDigest(Conflict):
     code = "stale_digest"
 
@@ -122,7 +129,8 @@ class FileChanged(Conflict):
 def check_decision(interrupt: Interrupt, decision: Decision) -> None:
     """Refuse a decision that does not fit its interrupt, before anything is written.
 
-    Raises InvalidDecision (the answer is malformed) or StaleDigest (it is about something else than what waits).
+    Raises InvalidDecision (the answer is malformed), StaleDigest (it is about something else than what waits) or
+    NotRememberable.
     """
     if decision.type not in interrupt.raised.allowed_decisions:
         allowed = ", ".join(interrupt.raised.allowed_decisions)
@@ -139,6 +147,8 @@ def check_decision(interrupt: Interrupt, decision: Decision) -> None:
         _check_message(decision)
     if decision.remember is not None and decision.type not in (DecisionType.APPROVE, DecisionType.REJECT):
         raise InvalidDecision("remember belongs to decisions approve and reject only")
+    if decision.remember is not None and is_flagged(interrupt.raised):
+        raise NotRememberable
 
 
 def _check_edit(raised: RaisedInterrupt, decision: Decision) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 from moorage.ids import InterruptId, RunId, ThreadId
 
 ABSENT = "absent"
+WARNINGS = "warnings"
+RISKS = "risks"
 
 
 class InterruptStatus(StrEnum):
@@ -86,6 +88,11 @@ class Interrupt:
     decided_at: datetime | None = None
     decided_via: str | None = None
     executed_input: dict[str, Any] | None = None
+
+
+def is_flagged(raised: RaisedInterrupt) -> bool:
+    """Whether its facts tell a human to look twice: hidden characters, or a risky shape."""
+    return any(raised.facts.get(name) for name in (WARNINGS, RISKS))
 
 
 def seen_by_human(interrupt: Interrupt) -> dict[str, Any]:

@@ -85,7 +85,8 @@ def _parts_of_profile(
         raise InvalidInput(f"There is no sandbox profile {name} any more")
     seconds = settings.sandbox_command_seconds
     backend = ThreadSandbox(sandboxes, profile=name, default_time_limit=seconds)
-    return ProfileParts(backend, Gate(facts=_facts(settings, sandboxes, profile)), profile.allow)
+    folders = (settings.container_workspace_dir, settings.container_shared_dir)
+    return ProfileParts(backend, Gate(_facts(settings, sandboxes, profile), folders), profile.allow)
 
 
 def _facts(settings: Settings, sandboxes: Sandboxes, profile: SandboxProfile) -> dict[str, Any]:
