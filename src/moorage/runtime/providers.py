@@ -1,12 +1,15 @@
 """Which kind of sandbox there is, and the service over it."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from moorage.adapters.docker import open_channel
 from moorage.adapters.folders import Folders
+from moorage.adapters.folders.room import LOW_DISK
 from moorage.adapters.postgres.busy_threads import BusyThreads
 from moorage.adapters.sandbox_kinds import make_bubblewrap, make_docker, make_folders, tell_shortcomings
 from moorage.adapters.sandboxd import BrokerSandboxes
@@ -20,6 +23,7 @@ from moorage.sandboxes.service import Sandboxes
 from moorage.settings import Settings
 from moorage.telemetry import get_logger
 
+_BROKER_SECONDS = 1.0
 _RESOLVERS = 16  # names that sandboxes ask for at once
 
 log = get_logger(__name__)
@@ -94,6 +98,18 @@ async def open_sandbox_provider(
     async with choice.closing():
         await choice.find()
         yield choice.provider
+
+
+async def disk_of_broker(path: Path) -> str:
+    """`ok`, or why no new workspace is made there. Soon: who asks whether we are ready waits for no frozen broker."""
+    try:
+        async with asyncio.timeout(_BROKER_SECONDS):
+            found = await BrokerSandboxes(path, open_channel=open_channel).shortcomings()
+    except SandboxUnavailable as error:
+        return error.detail
+    except TimeoutError:
+        return "The sandbox broker does not answer in time."
+    return "; ".join(lack.detail for lack in found if lack.name == LOW_DISK) or "ok"
 
 
 class _Choice:

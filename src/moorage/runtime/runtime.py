@@ -18,6 +18,7 @@ from moorage.rules import RuleBook
 from moorage.runs.ports import EventLog
 from moorage.runs.service import Runs
 from moorage.runtime.intake import Intake, ServerStopping, WorkerState
+from moorage.runtime.providers import disk_of_broker
 from moorage.settings import Settings
 from moorage.snapshots import Snapshots
 from moorage.store import Store
@@ -86,9 +87,9 @@ class Runtime:
         await self.database.ping()
 
     async def disk_state(self) -> str:
-        """`ok`, or in words how little room is left for new workspaces. A broker's disk is the broker's to tell of."""
+        """`ok`, or in words how little room is left for new workspaces, on a broker's disk if there is one."""
         if self.settings.sandbox_broker is not None:
-            return "ok"
+            return await disk_of_broker(self.settings.sandbox_broker)
         try:
             return await asyncio.to_thread(low_disk, self.settings.workspace_root) or "ok"
         except OSError as error:

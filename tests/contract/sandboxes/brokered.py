@@ -59,6 +59,7 @@ class NotedSandboxes:
     helper_ends: list[socket.socket] = field(default_factory=list[socket.socket])
     helper_opened: asyncio.Event = field(default_factory=asyncio.Event)
     close_helpers: bool = True
+    passing: list[Shortcoming] = field(default_factory=list[Shortcoming])
 
     async def _note(self, *call: Any) -> None:
         self.calls.append(call)
@@ -149,7 +150,12 @@ async def broker_at(
     stop = asyncio.Event()
     with listening(path) as listener:
         broker = Broker(
-            provider, profiles=PROFILES, uids=uids, shortcomings=SHORTCOMINGS, limits=limits or BrokerLimits()
+            provider,
+            profiles=PROFILES,
+            uids=uids,
+            shortcomings=SHORTCOMINGS,
+            passing=lambda: tuple(provider.passing),
+            limits=limits or BrokerLimits(),
         )
         serving = asyncio.create_task(broker.serve(listener, until=stop))
         try:

@@ -1,6 +1,7 @@
 """The broker and its client: what is asked arrives, what is answered comes back, whatever happens to the broker."""
 
 import asyncio
+import socket
 from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,8 @@ from tests.contract.sandboxes.brokered import SHORTCOMINGS, BrokerAtWork, NotedS
 
 from moorage.errors import AppError, Conflict, InvalidInput, Unavailable
 from moorage.ids import ThreadId, UserId, new_thread_id
+from moorage.runtime import providers
+from moorage.runtime.providers import disk_of_broker
 from moorage.sandboxes.port import (
     Bounds,
     PathError,
@@ -19,6 +22,7 @@ from moorage.sandboxes.port import (
     SandboxInfo,
     SandboxStats,
     SandboxUnavailable,
+    Shortcoming,
     StaleClaim,
     StartedTooLate,
 )
@@ -116,6 +120,30 @@ async def test_an_error_that_the_client_does_not_know_is_the_nearest_that_it_doe
 async def test_a_check_tells_what_the_broker_found_lacking(broker: BrokerAtWork) -> None:
     assert await broker.client.check() == list(SHORTCOMINGS)
     assert broker.client.isolation_note == "only noted"
+
+
+async def test_a_disk_that_fills_while_the_broker_runs_is_told_from_then_on(broker: BrokerAtWork) -> None:
+    await broker.client.check()
+    full = Shortcoming("disk", "It is full.")
+    broker.provider.passing.append(full)
+    assert await broker.client.check() == [*SHORTCOMINGS, full]
+    broker.provider.passing.clear()
+    assert await broker.client.shortcomings() == list(SHORTCOMINGS)
+
+
+async def test_readiness_tells_of_the_brokers_disk_and_waits_for_no_broker(
+    broker: BrokerAtWork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(providers, "_BROKER_SECONDS", 0.2)
+    assert await disk_of_broker(broker.path) == "ok"
+    broker.provider.passing.append(Shortcoming("disk", "It is full."))
+    assert await disk_of_broker(broker.path) == "It is full."
+    broker.path.unlink()
+    assert "does not answer" in await disk_of_broker(broker.path)
+    with socket.socket(socket.AF_UNIX) as frozen:
+        frozen.bind(str(broker.path))
+        frozen.listen()
+        assert await disk_of_broker(broker.path) == "The sandbox broker does not answer in time."
 
 
 async def test_a_check_fails_while_the_brokers_engine_is_away(broker: BrokerAtWork) -> None:

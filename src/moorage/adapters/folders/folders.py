@@ -101,7 +101,11 @@ class Folders:
 
     def shortcomings(self) -> list[Shortcoming]:
         """What this machine's file systems, or this process's rights, lack."""
-        return [*self._found.shortcomings, *low_disks(self._root, self._shared_root)]
+        return [*self._found.shortcomings, *self.low_disks()]
+
+    def low_disks(self) -> list[Shortcoming]:
+        """Those of them that come and go (`LOW_DISK`), as they are now."""
+        return list(low_disks(self._root, self._shared_root))
 
     def path(self, thread_id: ThreadId) -> Path:
         """Where the thread's files are, or will be; raises InvalidInput for what is no thread id."""
@@ -230,7 +234,7 @@ class Folders:
 
     def _refuse_without_room(self) -> None:
         """Those that are there have been promised theirs."""
-        if lacks := list(low_disks(self._root, self._shared_root)):
+        if lacks := self.low_disks():
             log.error("disk_nearly_full", detail=lacks[0].detail)
             raise HostFull(
                 "The server's own disk is nearly full, so no new workspace is made: its operator must free some space.",

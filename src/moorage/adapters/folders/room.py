@@ -6,6 +6,9 @@ from pathlib import Path
 
 from moorage.sandboxes.port import Shortcoming
 
+LOW_DISK = "disk"
+"""The name of what this machine lacks now and then."""
+
 _MIB = 1024 * 1024
 _LEAST_BYTES = 1024 * _MIB
 _LEAST_PART = 20  # of a small disk a twentieth, as ext4 keeps for root
@@ -22,4 +25,4 @@ def low_disks(root: Path, shared_root: Path) -> Iterator[Shortcoming]:
     """What the operator must know of the disks that workspaces and shared folders are on."""
     for name, folder in (("WORKSPACE_ROOT", root), ("SHARED_DIR", shared_root)):
         if (low := low_disk(folder)) is not None:
-            yield Shortcoming("disk", f"No new workspace is made: the disk of {name} has only {low}")
+            yield Shortcoming(LOW_DISK, f"No new workspace is made: the disk of {name} has only {low}")

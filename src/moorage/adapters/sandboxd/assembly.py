@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from moorage.adapters.docker import DockerSandboxes
+from moorage.adapters.folders.room import LOW_DISK
 from moorage.adapters.sandbox_kinds import make_docker, make_folders, tell_shortcomings
 from moorage.adapters.sandboxd.server import Broker, allowed_uids
 from moorage.adapters.sandboxd.socket_file import listening
@@ -34,7 +35,13 @@ async def open_broker(settings: Settings, path: Path, *, group: int | None = Non
         tell_shortcomings(shortcomings, strict=settings.sandbox_strict)
         with listening(path, group=group) as listener:
             uids = allowed_uids(settings.sandbox_broker_uids)
-            broker = Broker(provider, profiles=profiles, uids=uids, shortcomings=shortcomings)
+            broker = Broker(
+                provider,
+                profiles=profiles,
+                uids=uids,
+                shortcomings=[lack for lack in shortcomings if lack.name != LOW_DISK],
+                passing=folders.low_disks,
+            )
             stop = asyncio.Event()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(broker.serve(listener, until=stop))

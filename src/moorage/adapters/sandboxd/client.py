@@ -61,13 +61,18 @@ class BrokerSandboxes:
         return self._note
 
     async def check(self) -> list[Shortcoming]:
-        """What the broker found when it started and tried a sandbox; and whether the engine answers now."""
+        """What the broker lacks, and whether the engine answers now."""
+        lacks = await self.shortcomings()
+        await self.list()
+        return lacks
+
+    async def shortcomings(self) -> list[Shortcoming]:
+        """What the broker found when it started and tried a sandbox, and how its disks are now."""
         try:
             async with self._room, asyncio.timeout(GREETING_SECONDS), self._connected() as (_, greeting):
                 self._note = greeting.isolation_note
         except TimeoutError:
             raise _away("does not answer in time") from None
-        await self.list()
         return list(greeting.shortcomings)
 
     async def prepare_folder(self, thread_id: ThreadId, *, profile: str = "default") -> None:

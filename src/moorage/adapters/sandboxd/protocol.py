@@ -172,7 +172,7 @@ _CHECKS: Mapping[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Greeting:
-    """What the broker says first, to those who may hear it: what its sandboxes are, as it tried when it started."""
+    """What the broker says first, to those who may hear it: what its sandboxes are, and what they lack now."""
 
     sandboxd: int
     name: Literal["docker"]

@@ -5,7 +5,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -60,6 +60,8 @@ class Broker:
     All that is ever taken from one is in `Request`: ids of the right form, names of defined profiles, a fencing token
     and two flags. Paths, uids and what a container is made of are the provider's own. When there is no room, whoever
     has been silent for longest is dropped: who asks at once is always heard.
+
+    `shortcomings` were found at the start; `passing` are looked for whenever somebody comes, by a blocking call.
     """
 
     def __init__(
@@ -69,13 +71,15 @@ class Broker:
         profiles: Collection[str],
         uids: Collection[int],
         shortcomings: Sequence[Shortcoming] = (),
+        passing: Callable[[], Sequence[Shortcoming]] = tuple,
         limits: BrokerLimits = _LIMITS,
     ) -> None:
         self._provider = provider
         self._profiles = frozenset(profiles)
         self._uids = frozenset(uids)
         self._limits = limits
-        self._greeting = Greeting(VERSION, "docker", provider.isolation_note, tuple(shortcomings)).line()
+        self._shortcomings = tuple(shortcomings)
+        self._passing = passing
         self._room = asyncio.Semaphore(limits.requests)
         self._silent: dict[socket.socket, asyncio.Task[None]] = {}
         self._asking: set[asyncio.Task[None]] = set()
@@ -152,7 +156,7 @@ class Broker:
     async def _serve_one(self, connection: socket.socket) -> None:
         try:
             async with asyncio.timeout(self._limits.line_seconds):
-                await send(connection, self._greeting)
+                await send(connection, await self._greeting())
                 line = await receive_line(connection, limit=MAX_REQUEST)
         except LineTooLong:
             await self._send(connection, error_line(InvalidInput("A request is at most 64 KiB long.")))
@@ -163,6 +167,10 @@ class Broker:
             return  # it only wanted the greeting
         self._asking.add(self._silent.pop(connection))
         await self._answer(connection, line)
+
+    async def _greeting(self) -> bytes:
+        lacks = (*self._shortcomings, *await asyncio.to_thread(self._passing))
+        return Greeting(VERSION, "docker", self._provider.isolation_note, lacks).line()
 
     async def _answer(self, connection: socket.socket, line: bytes) -> None:
         began, verb, stream = time.monotonic(), None, None
