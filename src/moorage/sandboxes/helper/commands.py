@@ -123,6 +123,12 @@ class Command:
             time.sleep(0.001)
         return True
 
+    def close(self) -> None:
+        """Let go of pipes that others, which are none of its processes, may hold open."""
+        for descriptor in [*self.streams, self._in]:
+            if descriptor >= 0:
+                os.close(descriptor)
+
 
 def _start(command: str, environment: "dict[str, str]", streams: "tuple[int, int, int]") -> int:
     """The command's shell, in a session of its own. Spawned, not forked: that is a third of the cost."""
@@ -157,6 +163,8 @@ def run(link: Link, order: "dict[str, Any]") -> "dict[str, object]":
     clean = command.kill(orphans)
     _drain(command, output)
     output.finish()
+    command.close()
+    processes.sleep_through_the_end_of_children(ended)
     oom = outcome == "exited" and command.exit_code == 137 and processes.oom_kills() > oom_kills
     link.killed = False  # there may be somebody to hear that it is done
     return {

@@ -14,6 +14,7 @@ _LANDLOCK_PATH_BENEATH = 1
 _LANDLOCK_REFER = 1 << 13  # to rename into another folder: refused to all who are restricted at all, unless allowed
 _KILLED_FIRST = b"500"  # of 1000, added to what the kernel goes by
 _libc = ctypes.CDLL(None, use_errno=True)
+_sees_nothing_outside = False
 
 
 def _prctl(option: int, value: int) -> None:
@@ -24,6 +25,12 @@ def _prctl(option: int, value: int) -> None:
 def refuse_to_be_traced() -> None:
     """Processes of the same uid reach neither the memory nor the descriptors of this one and those it forks."""
     _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def give_back_memory() -> None:
+    """What was used and is free again goes back to the system: each process that this one forks would have a copy."""
+    with contextlib.suppress(AttributeError):  # not every C library has it
+        _libc.malloc_trim(0)
 
 
 class KilledFirst:
@@ -55,8 +62,13 @@ class KilledFirst:
 def see_nothing_outside() -> None:
     """From now on this process and what it starts can trace nobody but one another: no helper that is just starting.
 
-    By being restricted in nothing else (landlock(7)): all below `/` is allowed. Older kernels know no such thing.
+    By being restricted in nothing else (landlock(7)): all below `/` is allowed. Older kernels know no such thing. Once
+    is enough for a process, and more than 16 times is refused.
     """
+    global _sees_nothing_outside
+    if _sees_nothing_outside:
+        return
+    _sees_nothing_outside = True
     ruleset = _libc.syscall(_LANDLOCK_CREATE, ctypes.byref(ctypes.c_uint64(_LANDLOCK_REFER)), ctypes.c_size_t(8), 0)
     if ruleset < 0:
         return
@@ -87,6 +99,12 @@ def wake_up_at_the_end_of_children() -> int:
     signal.signal(signal.SIGCHLD, _ignore)  # for the descriptor to be written to, there must be a handler
     signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
     return ended
+
+
+def sleep_through_the_end_of_children(ended: int) -> None:
+    """Take back the above."""
+    os.close(signal.set_wakeup_fd(-1))
+    os.close(ended)
 
 
 def _ignore(*_: object) -> None: ...

@@ -1,6 +1,6 @@
 """Runs INSIDE a sandbox: how much the workspace holds, where nothing stronger than a look at it bounds that.
 
-An order that may write says `bounds`: {"path", "disk_bytes", "max_files"}, either of which may be None. One process
+An order that may write says `bounds`: {"path", "disk_bytes", "max_files"}, either of which may be None. One worker
 after the other looks; the zygote remembers what the last one saw.
 """
 
@@ -25,9 +25,14 @@ _seen: "dict[str, tuple[float, int, int]]" = {}
 
 
 def remember(note: "list[Any]") -> None:
-    """In the zygote: what an order's process told with `l`, for the processes of later orders."""
+    """In the zygote, what a worker told with `l`; in a worker, what another did."""
     path, until, size, files = note
     _seen[path] = until, size, files
+
+
+def notes() -> "list[list[Any]]":
+    """In the zygote: what a worker has to remember that lives on."""
+    return [[path, *seen] for path, seen in _seen.items()]
 
 
 class Usage:

@@ -68,11 +68,17 @@ def _receive_into(link: Link, descriptor: int, room: "int | None") -> None:
 
 def read(link: Link, order: "dict[str, Any]") -> "dict[str, object]":
     """The bytes of `path`, `limit` at most."""
-    limit = order["limit"]
     try:
         descriptor = os.open(order["path"], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except ValueError:
         raise OSError(errno.EINVAL, "no path") from None
+    try:
+        return _send(link, descriptor, order["limit"])
+    finally:
+        os.close(descriptor)
+
+
+def _send(link: Link, descriptor: int, limit: int) -> "dict[str, object]":
     status = os.fstat(descriptor)
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, "is a directory")

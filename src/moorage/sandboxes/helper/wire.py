@@ -1,8 +1,9 @@
-"""Runs INSIDE a sandbox. Frames, and the link between the process that carries out an order and the zygote.
+"""Runs INSIDE a sandbox. Frames, and the link between an order's worker and the zygote.
 
 A frame is kind (1 byte), id of the order (4), length (4, big-endian) and payload. To the helper: C order (JSON), G go,
 I input, E end of input, K kill, W credit. From it: h hello, n opened, r received, o and e output, w credit for input,
-x report (JSON, last of its id). Between the two: l, a note for the zygote (JSON) that goes no further.
+x report (JSON, last of its id). Between the zygote and its workers: l, a note (JSON) that goes no further, and X, an x
+of one that waits for another order now.
 
 Nothing of an order happens before its G. The server sends that when it has the `r`, so an order for which it sent
 none has surely done nothing, whatever became of the helper.
@@ -31,6 +32,7 @@ MAX_ORDERS = 256
 FROM_INSIDE = 1 << 31  # ids with this bit are connections that programs inside opened
 MOST_CONNECTIONS = 64
 PROXY_PORT = 3128
+STAYS = b"X"
 ENDED = b"e"  # of a connection from inside: the program sends no more, or, with content, is gone
 
 ERROR_CODES = {
@@ -55,7 +57,7 @@ class Killed(Exception):
 
 
 class Link:
-    """One order's frames, in the process that carries it out. Each message of the socket is one frame."""
+    """One order's frames, in its worker. Each message of the socket is one frame; late ones of others are dropped."""
 
     def __init__(self, channel: "socket", number: int) -> None:
         channel.setblocking(False)
@@ -86,10 +88,16 @@ class Link:
                 return
             except OSError:
                 message = b""
-            if not message or message[:1] == b"K":
+            if not message:
                 self.killed = True
                 return
-            kind, payload = message[:1], message[HEADER.size :]
+            kind, number, _ = HEADER.unpack_from(message)
+            if number != self._number:
+                continue
+            if kind == b"K":
+                self.killed = True
+                return
+            payload = message[HEADER.size :]
             if kind == b"W":
                 self.credit += CREDIT_BYTES.unpack(payload)[0]
             else:
@@ -153,6 +161,14 @@ class Link:
     def flush(self) -> None:
         """Wait until all that was queued is sent."""
         self._wait_until(lambda: not self._outgoing)
+
+    def say_last(self, kind: bytes, payload: bytes) -> None:
+        """Send what ends the order, and read nothing any more: what comes from now on may be of the next."""
+        self.flush()
+        self.send(kind, payload)
+        while self._outgoing:
+            select.select([], [self], [])
+            self.push()
 
     def wait_for_credit(self) -> None:
         """Wait until some output may be sent, and what was sent is on its way."""

@@ -1,16 +1,15 @@
-"""Runs INSIDE a sandbox, first and for as long as the server wants: forks a process per order and carries the frames.
+"""Runs INSIDE a sandbox, first and for as long as the server wants: forks workers for orders and carries their frames.
 
-Neither this process nor those of orders are dumpable, so what the agent starts, though it has the same uid, can
+Neither this process nor its workers are dumpable, so what the agent starts, though it has the same uid, can
 neither trace them nor reach their descriptors: it cannot forge a frame. It can kill and stop them. Until this process
 has said so of itself, commands of another helper are kept from it by Landlock (`processes.see_nothing_outside`; Linux
 5.19), by Yama or by gVisor. Where there is none of these, a command could take over a helper that is just starting:
 then only the server's distrust of all frames protects.
 
-What an order's process leaves behind when it is killed becomes this one's, and is reported as not clean.
+What a worker leaves behind when it is killed becomes this process's, and is reported as not clean.
 """
 
 import gc
-import importlib
 import json
 import os
 import select
@@ -20,15 +19,16 @@ import sys
 import time
 from collections import deque
 
-from moorage.sandboxes.helper import processes, storage
-from moorage.sandboxes.helper.wire import CHUNK, ERROR_CODES, HEADER, MAX_ORDERS, Killed, Link
+from moorage.sandboxes.helper import processes
+from moorage.sandboxes.helper.jobs import Job
+from moorage.sandboxes.helper.wire import CHUNK, HEADER, MAX_ORDERS
+from moorage.sandboxes.helper.work import carry_out_all, failure
+from moorage.sandboxes.helper.worker import Worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, NoReturn, Protocol
-
-    from moorage.sandboxes.helper.wire import Order
+    from typing import NoReturn, Protocol
 
     class Addressee(Protocol):
         """Who frames of one id are for."""
@@ -40,7 +40,6 @@ _VERSION = 1
 _UMASK = 0o007  # what the agent makes in the shared folder is its user's other threads' too
 _BACKLOG = 1024 * 1024
 _WRITES = 16
-_KILL_SECONDS = 0.8
 _IN = select.POLLIN | select.POLLHUP | select.POLLERR
 
 
@@ -149,84 +148,6 @@ class Stream:
         del received[:start]
 
 
-class Worker:
-    """One order's process, seen from here."""
-
-    def __init__(self, zygote: "Zygote", number: int, pid: int, channel: socket.socket, *, has_children: bool) -> None:
-        self.pid = pid
-        self.kill_by: float | None = None
-        self._zygote = zygote
-        self._number = number
-        self._channel = channel
-        self._has_children = has_children
-        self._outgoing: deque[bytes] = deque()  # bounded by the credit that the server has for the order
-        self._reported = False
-        channel.setblocking(False)
-        self.listen()
-
-    def listen(self) -> None:
-        """Wait for what can be done now."""
-        events = 0 if self._zygote.stream.full else select.POLLIN
-        self._zygote.loop.watch(self._channel.fileno(), events | (select.POLLOUT if self._outgoing else 0), self._move)
-
-    def take(self, kind: bytes, payload: bytes) -> None:
-        """A frame from the server."""
-        if kind == b"K" and not self._has_children:
-            self.kill_by = time.monotonic() + _KILL_SECONDS
-        waiting = bool(self._outgoing)
-        self._outgoing.append(HEADER.pack(kind, self._number, len(payload)) + payload)
-        if not waiting:
-            self._push()
-            if self._outgoing:
-                self.listen()
-
-    def _move(self, events: int) -> None:
-        if events & select.POLLOUT:
-            self._push()
-            self.listen()
-        if events & (select.POLLIN | select.POLLHUP | select.POLLERR):
-            self._relay()
-
-    def _push(self) -> None:
-        while self._outgoing:
-            try:
-                self._channel.send(self._outgoing[0])
-            except BlockingIOError:
-                return
-            except OSError:
-                self._outgoing.clear()
-                return
-            self._outgoing.popleft()
-
-    def _relay(self) -> None:
-        while not self._zygote.stream.full:
-            try:
-                frame = self._channel.recv(HEADER.size + CHUNK)
-            except BlockingIOError:
-                return
-            except ConnectionResetError:  # it ended without having read all, but what it said is still to come
-                continue
-            except OSError:
-                frame = b""
-            if not frame:
-                self._end()
-                return
-            kind = frame[:1]
-            if kind == b"l":
-                storage.remember(json.loads(frame[HEADER.size :]))
-                continue
-            self._reported = self._reported or kind == b"x"
-            self._zygote.stream.relay(frame)
-        self._zygote.hold_workers()
-
-    def _end(self) -> None:
-        self._zygote.loop.forget(self._channel.fileno())
-        self._zygote.addressees.pop(self._number, None)
-        self._channel.close()
-        if not self._reported:
-            self._zygote.report(self._number, {"outcome": "killed", "clean": not self._has_children})
-
-
 class Zygote:
     """Orders by their ids. Modules may add addressees of their own, with ids that have the highest bit."""
 
@@ -236,6 +157,7 @@ class Zygote:
         self.stream = Stream(self.loop, self._take)
         self.stream.on_room = self.hold_workers
         self.addressees: dict[int, Addressee] = {}
+        self._resting: dict[str, Worker] = {}  # those that wait for an order, by their limits
         self._ended = processes.wake_up_at_the_end_of_children()
         self.loop.watch(self._ended, _IN, self._reap)
 
@@ -244,8 +166,8 @@ class Zygote:
         try:
             while True:
                 self.loop.run_once(self._kill_late())
-        except Gone:  # orders notice, and end what they started; one that was stopped must wake up for that
-            for worker in self._workers():
+        except Gone:  # workers notice, and end what they started; one that was stopped must wake up for that
+            for worker in [*self._workers(), *self._resting.values()]:
                 processes.send_signal(worker.pid, signal.SIGCONT)
         os._exit(0)
 
@@ -266,33 +188,62 @@ class Zygote:
         os.closerange(3, kept)
         os.closerange(kept + 1, max(null, self.loop.highest) + 1)
 
+    def keep(self, worker: Worker) -> None:
+        """Of those that wait for an order, one is enough: more come to be when there is much to do at once."""
+        if worker.modules == len(sys.modules) and str(worker.limits) not in self._resting:
+            self._resting[str(worker.limits)] = worker
+        else:
+            worker.let_go()
+
+    def miss(self, worker: Worker) -> None:
+        """It ended, and had no order."""
+        self._resting = {limits: resting for limits, resting in self._resting.items() if resting is not worker}
+
+    def fork(self, job: Job, sent: "list[bytes]") -> None:
+        """A new worker, for the order. `sent`: what came for it already."""
+        try:
+            self._fork(job, sent)
+        except OSError as error:
+            self.report(job.number, failure(error))
+
     def _workers(self) -> "list[Worker]":
         return [worker for worker in self.addressees.values() if isinstance(worker, Worker)]
 
     def _take(self, kind: bytes, number: int, payload: bytes) -> None:
         if kind == b"C":
-            self._begin(number, json.loads(payload))
+            self._begin(number, payload)
         elif addressee := self.addressees.get(number):
             addressee.take(kind, payload)
 
-    def _begin(self, number: int, order: "dict[str, Any]") -> None:
-        module, _, name = order["do"].partition(".")
+    def _begin(self, number: int, text: bytes) -> None:
+        modules = len(sys.modules)
         try:
-            orders = importlib.import_module(f"moorage.sandboxes.helper.{module}")
-            start = getattr(orders, "IN_ZYGOTE", {}).get(name)
-            if start:
-                return self.report(number, start(self, order))
-            self._fork(number, orders.ORDERS[name], order, has_children=name in getattr(orders, "WITH_CHILDREN", ()))
+            job = Job(number, text)
+            if modules != len(sys.modules):
+                processes.give_back_memory()  # that compiling took
+            if job.in_zygote:
+                self.report(number, job.in_zygote(self, job.order))
+            elif len(self.addressees) >= MAX_ORDERS:
+                self.report(number, {"outcome": "exited", "error": "no_processes"})
+            else:
+                self.stream.send(b"r", number)  # first: what then happens meanwhile costs no time
+                self._give(job)
         except OSError as error:
-            self.report(number, _failure(error))
+            self.report(number, failure(error))
         except (ImportError, KeyError):
             self.report(number, {"outcome": "exited", "error": "unknown_order"})
-        return None
 
-    def _fork(self, number: int, function: "Order", order: "dict[str, Any]", *, has_children: bool) -> None:
-        if len(self.addressees) >= MAX_ORDERS:
-            return self.report(number, {"outcome": "exited", "error": "no_processes"})
-        self.stream.send(b"r", number)  # before the fork: what then happens meanwhile costs no time
+    def _give(self, job: Job) -> None:
+        worker = self._resting.pop(str(job.limits), None) if len(job.text) <= CHUNK else None
+        if worker and worker.modules != len(sys.modules):
+            worker.let_go()
+            worker = None
+        if worker and worker.begin(job):
+            self.addressees[job.number] = worker
+        else:
+            self._fork(job, [])
+
+    def _fork(self, job: Job, sent: "list[bytes]") -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with self._killed_first:
@@ -304,12 +255,11 @@ class Zygote:
         if pid == 0:
             try:
                 self.leave_to(theirs.fileno())
-                carry_out(Link(theirs, number), function, order)
+                carry_out_all(theirs, job)
             finally:
                 os._exit(1)
         theirs.close()
-        self.addressees[number] = Worker(self, number, pid, ours, has_children=has_children)
-        return None
+        self.addressees[job.number] = Worker(self, pid, ours, job, sent)
 
     def _reap(self, _: int) -> None:
         os.read(self._ended, CHUNK)
@@ -328,36 +278,6 @@ class Zygote:
                 processes.send_signal(worker.pid, signal.SIGKILL)
                 worker.kill_by = None
         return min((worker.kill_by - now for worker in due if worker.kill_by is not None), default=None)
-
-
-def carry_out(link: Link, function: "Order", order: "dict[str, Any]") -> None:
-    """In the order's own process: wait for the word to go, do it, and report."""
-    try:
-        report = _attempt(link, function, order)
-        link.send(b"x", json.dumps(report).encode())
-        link.flush()
-    except Killed:
-        return
-
-
-def _attempt(link: Link, function: "Order", order: "dict[str, Any]") -> "dict[str, object]":
-    try:
-        link.wait_for_go()
-        os.chdir(order["cwd"])
-        return {"outcome": "exited", **(function(link, order) or {})}
-    except Killed:
-        link.killed = False  # there may be somebody to hear that it is done
-        return {"outcome": "killed"}
-    except OSError as error:
-        return _failure(error)
-    except MemoryError:
-        return {"outcome": "exited", "error": "no_memory"}
-    except Exception as error:  # noqa: BLE001 -- this process's edge: nobody else could tell what went wrong in here
-        return {"outcome": "exited", "error": "helper_failed", "detail": f"{type(error).__name__}: {error}"[:500]}
-
-
-def _failure(error: OSError) -> "dict[str, object]":
-    return {"outcome": "exited", "error": ERROR_CODES.get(error.errno or 0, "invalid_path")}
 
 
 def main() -> "NoReturn":
