@@ -1,7 +1,7 @@
 # `make` alone lists the targets. Every target fetches what it needs first and says so.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup serve demo test test-compose check openapi bench chaos up down
+.PHONY: help setup web serve demo test test-compose check openapi bench chaos up down
 
 # Extra arguments for the command behind a target: make test ARGS="-k approvals -x"
 ARGS ?=
@@ -14,8 +14,12 @@ help: ## Show this list
 setup: ## Make the development environment in .venv
 	@scripts/bootstrap
 
+web: setup ## Build the web UI, which the server has at /app/ (`serve` does so by itself)
+	@scripts/web-build
+
 serve: setup ## Start a server on http://127.0.0.1:8000 (no Docker, database or API key needed)
 	@scripts/sandbox-ready
+	@scripts/web-build || echo "serve: no new web UI, see above; starting with what is there" >&2
 	@exec .venv/bin/moorage serve $(ARGS)
 
 demo: setup ## Play one whole conversation against a server of its own, then stop it
@@ -23,6 +27,9 @@ demo: setup ## Play one whole conversation against a server of its own, then sto
 	@exec .venv/bin/moorage demo $(ARGS)
 
 test: setup ## Run the tests (starts a Docker engine and builds the sandbox image when missing)
+	@scripts/web-build
+	@scripts/web-npm --silent run budget
+	@scripts/web-npm --silent test
 	@scripts/docker-engine start
 	@scripts/sandbox-image
 	@scripts/node-clients
@@ -36,6 +43,7 @@ check: setup ## Lint, check the formatting, the types and the layers
 	@.venv/bin/ruff format --check .
 	@.venv/bin/pyright
 	@.venv/bin/lint-imports
+	@scripts/web-npm --silent run check
 
 openapi: setup ## Write the API's description to design/openapi.json
 	@.venv/bin/moorage openapi > design/openapi.json
