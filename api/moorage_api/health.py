@@ -4,8 +4,8 @@ import platform
 from importlib.metadata import version
 from typing import Literal
 
-from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from moorage.errors import AppError
@@ -91,19 +91,3 @@ async def info(runtime: RuntimeDep) -> Info:
         flags=Flags(assistants=True, crons=True, langsmith=False, strict_resume=True),
         host=Host(python=platform.python_version()),
     )
-
-
-@router.get("/", include_in_schema=False)
-async def root(request: Request) -> Response:
-    """For programs: name, version, endpoints. For browsers: where to go, as there is no web UI yet."""
-    if "text/html" in request.headers.get("accept", ""):
-        return Response(_HTML, media_type="text/html")
-    endpoints = sorted(request.app.openapi()["paths"])
-    return JSONResponse({"name": "moorage", "version": version("moorage"), "endpoints": endpoints})
-
-
-_HTML = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Moorage</title>
-<h1>Moorage is running</h1>
-<p>This version has no web UI. Talk to it with <code>moorage chat</code>, with curl as the README shows,
-or look at the <a href="/docs">API documentation</a>.</p></html>
-"""
