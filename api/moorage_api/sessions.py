@@ -1,19 +1,20 @@
 """Sessions: the core API's word for threads."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from fastapi import APIRouter, Header, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sse_starlette.sse import EventSourceResponse
 
 from moorage.idempotency import request_key
 from moorage.runtime import Runtime
-from moorage.threads import TITLE_LIMIT, SessionStatus, Thread
+from moorage.threads import TITLE_LIMIT, SessionChanges, SessionFilter, SessionStatus, Thread, ThreadRunStatus
 from moorage_api.approval_shapes import PendingApproval, shown_pending
 from moorage_api.approvals import IdempotencyKey, asked
 from moorage_api.deps import PrincipalDep, RecheckDep, RuntimeDep, ThreadDep
 from moorage_api.event_shapes import SESSION_EVENTS
 from moorage_api.file_shapes import File, shown_file
+from moorage_api.json_types import Flag
 from moorage_api.message_shapes import Message, shown_message
 from moorage_api.messages import MessageList
 from moorage_api.prepared import Prepared
@@ -32,8 +33,21 @@ class NewSession(BaseModel):
 
 
 class SessionChange(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    title: Title
+    """What to change, at least one thing; what is left out stays. None of it counts as activity.
+
+    An archived session is not in the list, unless that asks for those, until the next message brings it back.
+    """
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"minProperties": 1})
+    title: Title | None = None
+    pinned: Flag | None = None
+    archived: Flag | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.title is None and self.pinned is None and self.archived is None:
+            raise ValueError("name title, pinned or archived")
+        return self
 
 
 class CreatedSession(BaseModel):
@@ -41,7 +55,7 @@ class CreatedSession(BaseModel):
 
 
 class Session(BaseModel):
-    """A session as its owner sees it. Times are RFC 3339 in UTC."""
+    """A session as its owner sees it. Times are RFC 3339 in UTC. `pending_count`: how many approvals wait."""
 
     thread_id: str
     title: str
@@ -51,6 +65,9 @@ class Session(BaseModel):
     message_count: int
     turn_count: int
     last_seq: int
+    pinned: bool
+    archived: bool
+    pending_count: int
     created_at: str
     last_active: str
 
@@ -113,9 +130,13 @@ async def list_sessions(
     cursor: Annotated[str | None, Query(max_length=500)] = None,
     offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
     q: Annotated[str | None, Query(max_length=TITLE_LIMIT)] = None,
+    archived: bool = False,
+    pinned: bool | None = None,
+    run_status: ThreadRunStatus | None = None,
 ) -> SessionList:
-    """Sessions, latest activity first; `q` searches in titles."""
-    page = await runtime.threads.search(principal, limit=limit, cursor=cursor, offset=offset, query=q)
+    """Sessions, latest activity first; `q` searches in titles. `total` counts all that the filters let through."""
+    where = SessionFilter(query=q, archived=archived, pinned=pinned, run_status=run_status)
+    page = await runtime.threads.search(principal, where, limit=limit, cursor=cursor, offset=offset)
     return SessionList(
         items=[shown_session(thread) for thread in page.items], next_cursor=page.next_cursor, total=page.total or 0
     )
@@ -127,8 +148,10 @@ async def get_session(thread: ThreadDep) -> Session:
 
 
 @router.patch("/{thread_id}")
-async def rename_session(runtime: RuntimeDep, thread: ThreadDep, body: SessionChange) -> Session:
-    return shown_session(await runtime.threads.rename(thread, body.title))
+async def change_session(runtime: RuntimeDep, thread: ThreadDep, body: SessionChange) -> Session:
+    """Name, pin or archive a session."""
+    changes = SessionChanges(title=body.title, pinned=body.pinned, archived=body.archived)
+    return shown_session(await runtime.threads.amend(thread, changes))
 
 
 @router.post("/{thread_id}/close")
@@ -218,6 +241,9 @@ def shown_session(thread: Thread) -> Session:
         message_count=thread.message_count,
         turn_count=thread.turn_count,
         last_seq=thread.last_seq,
+        pinned=thread.pinned,
+        archived=thread.archived,
+        pending_count=thread.pending_count,
         created_at=thread.created_at.isoformat(),
         last_active=thread.last_active.isoformat(),
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import psycopg
+import pytest
 from tests.api.harness import PASSWORD, NewUser, Server, User, make_settings, only, pending, read_events, running
 
 
@@ -38,6 +39,108 @@ async def test_rename_changes_the_title(alice: User):
     thread = await alice.new_session()
     reply = await alice.client.patch(f"/api/sessions/{thread}", json={"title": "better"})
     assert reply.json()["title"] == "better"
+
+
+async def listed(user: User, **params: Any) -> list[str]:
+    reply = await user.client.get("/api/sessions", params=params)
+    assert reply.status_code == 200, reply.text
+    assert reply.json()["total"] == len(reply.json()["items"])
+    return [item["thread_id"] for item in reply.json()["items"]]
+
+
+async def change(user: User, thread: str, **changes: Any) -> dict[str, Any]:
+    reply = await user.client.patch(f"/api/sessions/{thread}", json=changes)
+    assert reply.status_code == 200, reply.text
+    return reply.json()
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"title": None}, {"pinned": 1}, {"pinned": "true"}, {"archived": []}, {"title": 5}, {"starred": True}]
+)
+async def test_a_change_of_nothing_or_of_something_unknown_is_refused(alice: User, body: dict[str, Any]):
+    thread = await alice.new_session(title="kept")
+    assert (await alice.client.patch(f"/api/sessions/{thread}", json=body)).status_code == 422
+    assert (await alice.client.get(f"/api/sessions/{thread}")).json()["title"] == "kept"
+
+
+async def test_pinning_and_archiving_change_nothing_else(alice: User):
+    thread = await alice.new_session(title="plans")
+    before = (await alice.client.get(f"/api/sessions/{thread}")).json()
+    wire = (await alice.client.get(f"/threads/{thread}")).json()
+    assert (before["pinned"], before["archived"]) == (False, False)
+    assert await change(alice, thread, pinned=True) == before | {"pinned": True}
+    assert await change(alice, thread, archived=True) == before | {"pinned": True, "archived": True}
+    assert (await alice.client.get(f"/threads/{thread}")).json() == wire
+    assert await change(alice, thread, title="x", pinned=False) == before | {"title": "x", "archived": True}
+
+
+async def test_a_list_holds_archived_sessions_only_when_it_asks_for_them(new_user: NewUser):
+    user = await new_user("archivist")
+    one, two, three = [await user.new_session(title=f"t{number}") for number in range(3)]
+    await change(user, two, archived=True)
+    await change(user, three, pinned=True)
+    assert await listed(user) == await listed(user, archived=False) == [three, one]
+    assert await listed(user, archived=True) == [two]
+    assert await listed(user, pinned=True) == [three]
+    assert await listed(user, pinned=False) == [one]
+    assert await listed(user, archived=True, pinned=True) == []
+    assert await listed(user, archived=True, q="t1") == [two]
+    await change(user, two, archived=False)
+    assert await listed(user) == [three, two, one]
+
+
+async def test_a_filtered_list_goes_on_where_the_cursor_points(new_user: NewUser):
+    user = await new_user("filer")
+    made = [await user.new_session() for _ in range(7)]
+    wanted = made[::2]
+    for thread in wanted:
+        await change(user, thread, pinned=True)
+    first = (await user.client.get("/api/sessions", params={"limit": 3, "pinned": True})).json()
+    rest = (
+        await user.client.get("/api/sessions", params={"limit": 3, "pinned": True, "cursor": first["next_cursor"]})
+    ).json()
+    assert [item["thread_id"] for item in first["items"] + rest["items"]] == list(reversed(wanted))
+    assert (first["total"], rest["total"], rest["next_cursor"]) == (4, 4, None)
+
+
+async def test_a_list_shows_what_waits_in_each_session_and_finds_those(new_user: NewUser):
+    user = await new_user("waiter")
+    quiet, waiting = await user.new_session(), await user.new_session()
+    await user.play(quiet, then="hi")
+    await user.play(waiting, [("execute", {"command": "true"}), ("execute", {"command": "date"})])
+    items = (await user.client.get("/api/sessions")).json()["items"]
+    assert {item["thread_id"]: item["pending_count"] for item in items} == {quiet: 0, waiting: 2}
+    assert await listed(user, run_status="interrupted") == [waiting]
+    assert await listed(user, run_status="idle") == [quiet]
+    state = (await user.client.get(f"/api/sessions/{waiting}/state")).json()
+    assert state["thread"]["pending_count"] == len(state["pending"]) == 2
+    cancelled = (await user.client.post(f"/api/sessions/{waiting}/cancel")).json()
+    assert (cancelled["run_status"], cancelled["pending_count"]) == ("idle", 0)
+    assert (await user.client.get("/api/sessions", params={"run_status": "tired"})).status_code == 422
+
+
+async def test_a_message_brings_an_archived_session_back(alice: User):
+    thread = await alice.new_session()
+    await change(alice, thread, archived=True, pinned=True)
+    await alice.chat(thread, "again")
+    session = (await alice.client.get(f"/api/sessions/{thread}")).json()
+    assert (session["archived"], session["pinned"]) == (False, True)
+
+
+async def test_a_copy_is_neither_pinned_nor_archived(alice: User):
+    thread = await alice.new_session()
+    await alice.play(thread, then="hi")
+    await change(alice, thread, archived=True, pinned=True)
+    copy = (await alice.client.post(f"/api/sessions/{thread}/copy")).json()["thread_id"]
+    session = (await alice.client.get(f"/api/sessions/{copy}")).json()
+    assert (session["archived"], session["pinned"]) == (False, False)
+
+
+async def test_clients_of_the_wire_list_archived_sessions_as_ever(new_user: NewUser):
+    user = await new_user("wirer")
+    thread = await user.new_session()
+    await change(user, thread, archived=True)
+    assert [item["thread_id"] for item in (await user.client.post("/threads/search", json={})).json()] == [thread]
 
 
 async def test_the_first_message_names_an_untitled_session(alice: User):

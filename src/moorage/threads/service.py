@@ -1,6 +1,7 @@
 """What a user can do with their sessions."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from moorage.events import encode, scrub_text
@@ -17,6 +18,8 @@ from moorage.threads.thread import (
     HistoryMessage,
     IfExists,
     NewThread,
+    SessionChanges,
+    SessionFilter,
     Snapshot,
     Thread,
     Ttl,
@@ -126,15 +129,19 @@ class Threads:
         return thread
 
     async def search(
-        self, principal: Principal, *, limit: int, cursor: str | None = None, offset: int = 0, query: str | None = None
+        self, principal: Principal, where: SessionFilter, *, limit: int, cursor: str | None = None, offset: int = 0
     ) -> Page[Thread]:
-        """Sessions, latest activity first; `query` searches in titles."""
-        query = scrub_text(query) if query else None
-        return await self._store.search(principal.user_id, limit=limit, cursor=cursor, offset=offset, query=query)
+        """Sessions, latest activity first."""
+        where = replace(where, query=scrub_text(where.query) if where.query else None)
+        return await self._store.search(principal.user_id, where, limit=limit, cursor=cursor, offset=offset)
 
-    async def rename(self, thread: Thread, title: str) -> Thread:
-        await self._store.rename(thread.owner_id, thread.thread_id, scrub_text(title))
-        return await self.reload(thread)
+    async def amend(self, thread: Thread, changes: SessionChanges) -> Thread:
+        """Name, pin or archive a session. That is no activity: its life goes on as it was."""
+        title = scrub_text(changes.title) if changes.title is not None else None
+        amended = await self._store.amend(thread.owner_id, thread.thread_id, replace(changes, title=title))
+        if amended is None:
+            raise ThreadNotFound
+        return amended
 
     async def change(
         self, thread: Thread, *, metadata: Mapping[str, Any] | None = None, ttl: Ttl | None = None

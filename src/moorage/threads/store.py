@@ -6,7 +6,16 @@ from typing import Any, Protocol
 from moorage.idempotency import RequestKey
 from moorage.ids import ThreadId, UserId
 from moorage.paging import Page
-from moorage.threads.thread import FoundMessage, HistoryMessage, NewThread, Snapshot, Thread, Ttl
+from moorage.threads.thread import (
+    FoundMessage,
+    HistoryMessage,
+    NewThread,
+    SessionChanges,
+    SessionFilter,
+    Snapshot,
+    Thread,
+    Ttl,
+)
 
 
 class ThreadStore(Protocol):
@@ -23,10 +32,10 @@ class ThreadStore(Protocol):
     async def find(self, owner: UserId, thread_id: ThreadId) -> Thread | None: ...
 
     async def search(
-        self, owner: UserId, *, limit: int, cursor: str | None, offset: int, query: str | None
+        self, owner: UserId, where: SessionFilter, *, limit: int, cursor: str | None, offset: int
     ) -> Page[Thread]: ...
 
-    async def rename(self, owner: UserId, thread_id: ThreadId, title: str) -> None: ...
+    async def amend(self, owner: UserId, thread_id: ThreadId, changes: SessionChanges) -> Thread | None: ...
 
     async def change(
         self, owner: UserId, thread_id: ThreadId, *, metadata: Mapping[str, Any], ttl: Ttl | None

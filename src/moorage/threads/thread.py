@@ -50,7 +50,8 @@ class Ttl:
 class Thread:
     """`wire_id` is how clients of the LangGraph wire know it: as they named it, else its id. `error` is a problem.
 
-    With `per_call` its client knows approvals call by call, others one batch of all that wait.
+    With `per_call` its client knows approvals call by call, others one batch of all that wait. `pending_count` is how
+    many wait. An `archived` one is not in its owner's list until the next message.
     """
 
     thread_id: ThreadId
@@ -72,6 +73,28 @@ class Thread:
     per_call: bool = False
     ttl: Ttl | None = None
     expires_at: datetime | None = None
+    pinned: bool = False
+    archived: bool = False
+    pending_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFilter:
+    """Which of a user's sessions a list shows: those with `query` in their title; None stands for all."""
+
+    query: str | None = None
+    archived: bool = False
+    pinned: bool | None = None
+    run_status: ThreadRunStatus | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionChanges:
+    """What its owner changes about a session; None stays as it is."""
+
+    title: str | None = None
+    pinned: bool | None = None
+    archived: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

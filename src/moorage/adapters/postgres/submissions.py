@@ -42,7 +42,7 @@ _SAME_KEY = "SELECT run_id, thread_id, request_digest, input FROM runs WHERE own
 
 _TOUCH_THREAD = """
 UPDATE threads SET last_seq = last_seq + %(events)s, message_count = message_count + %(messages)s,
-    turn_count = turn_count + %(turns)s, run_status = 'busy', last_active = now(), updated_at = now(),
+    turn_count = turn_count + %(turns)s, run_status = 'busy', archived = false, last_active = now(), updated_at = now(),
     title = CASE WHEN title = '' THEN %(title)s ELSE title END, assistant_id = %(assistant_id)s,
     metadata = metadata || %(metadata)s, per_call = COALESCE(%(per_call)s, per_call)
 WHERE thread_id = %(thread_id)s

@@ -1,8 +1,9 @@
 """Threads in Postgres."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
-from typing import Any, LiteralString
+from typing import Any
 
 from psycopg import AsyncConnection, sql
 from psycopg.types.json import Jsonb
@@ -23,6 +24,8 @@ from moorage.threads import (
     HistoryMessage,
     MetadataTooLarge,
     NewThread,
+    SessionChanges,
+    SessionFilter,
     SessionQuotaExceeded,
     SessionStatus,
     Snapshot,
@@ -34,26 +37,39 @@ from moorage.threads import (
 
 type Row = dict[str, Any]
 
+# Of the table `threads t`.
 THREAD_COLUMNS = """thread_id, owner_id, title, assistant_id, run_status, message_count, turn_count, last_seq,
     created_at, last_active, COALESCE(wire_id, thread_id) AS wire_id, metadata, updated_at, state_updated_at, error,
-    per_call, ttl, expires_at,
+    per_call, ttl, expires_at, pinned, archived,
+    (SELECT count(*) FROM interrupts i
+        WHERE i.thread_id = t.thread_id AND i.status = 'pending' AND i.expires_at > now()) AS pending_count,
     CASE WHEN status = 'active' AND %(life)s > 0 AND last_active < now() - make_interval(secs => %(life)s)
     THEN 'expired' ELSE status END AS status"""
 
-_FIND = f"SELECT {THREAD_COLUMNS} FROM threads WHERE owner_id = %(owner)s AND thread_id = %(thread_id)s"  # noqa: S608
+_FIND = f"SELECT {THREAD_COLUMNS} FROM threads t WHERE owner_id = %(owner)s AND thread_id = %(thread_id)s"  # noqa: S608
+
+_LISTED = """owner_id = %(owner)s AND NOT is_temporary AND archived = %(archived)s
+    AND (%(query)s::text IS NULL OR title ILIKE %(query)s)
+    AND (%(pinned)s::boolean IS NULL OR pinned = %(pinned)s)
+    AND (%(run_status)s::text IS NULL OR run_status = %(run_status)s)"""
 
 _LIST = f"""
-SELECT {THREAD_COLUMNS} FROM threads
-WHERE owner_id = %(owner)s AND NOT is_temporary
-    AND (%(query)s::text IS NULL OR title ILIKE %(query)s)
+SELECT {THREAD_COLUMNS} FROM threads t
+WHERE {_LISTED}
     AND (%(at)s::timestamptz IS NULL OR (last_active, thread_id) < (%(at)s, %(id)s))
 ORDER BY last_active DESC, thread_id DESC LIMIT %(limit)s OFFSET %(offset)s
 """  # noqa: S608 -- constant columns
 
-_TOTAL = """
-SELECT count(*) AS total FROM threads
-WHERE owner_id = %(owner)s AND NOT is_temporary AND (%(query)s::text IS NULL OR title ILIKE %(query)s)
-"""
+_TOTAL = f"SELECT count(*) AS total FROM threads WHERE {_LISTED}"  # noqa: S608 -- constant conditions
+
+# Clients of the LangGraph wire, who know titles only, sort by when a thread was changed.
+_AMEND = f"""
+UPDATE threads t SET title = COALESCE(%(title)s, title), pinned = COALESCE(%(pinned)s, pinned),
+    archived = COALESCE(%(archived)s, archived),
+    updated_at = CASE WHEN %(title)s::text IS NULL THEN updated_at ELSE now() END
+WHERE owner_id = %(owner)s AND thread_id = %(thread_id)s
+RETURNING {THREAD_COLUMNS}
+"""  # noqa: S608 -- constant columns
 
 # A stateless run's thread that is only kept for a last look does not count.
 _COUNT_ACTIVE = """
@@ -70,7 +86,7 @@ ON CONFLICT (thread_id) DO NOTHING
 """
 
 _CHANGE = f"""
-UPDATE threads SET metadata = metadata || %(metadata)s, updated_at = now(), ttl = COALESCE(%(ttl)s, ttl),
+UPDATE threads t SET metadata = metadata || %(metadata)s, updated_at = now(), ttl = COALESCE(%(ttl)s, ttl),
     expires_at = COALESCE(now() + make_interval(secs => %(seconds)s::double precision), expires_at)
 WHERE owner_id = %(owner)s AND thread_id = %(thread_id)s
 RETURNING {THREAD_COLUMNS}
@@ -141,13 +157,16 @@ class PostgresThreadStore:
         return thread_of(row) if row else None
 
     async def search(
-        self, owner: UserId, *, limit: int, cursor: str | None, offset: int, query: str | None
+        self, owner: UserId, where: SessionFilter, *, limit: int, cursor: str | None, offset: int
     ) -> Page[Thread]:
         at, last_id = decode_time_cursor(cursor) if cursor else (None, None)
         values = {
             "owner": owner,
             "life": self._life,
-            "query": f"%{_literal(query)}%" if query else None,
+            "query": f"%{_literal(where.query)}%" if where.query else None,
+            "archived": where.archived,
+            "pinned": where.pinned,
+            "run_status": where.run_status and where.run_status.value,
             "at": at,
             "id": last_id,
             "limit": limit + 1,
@@ -160,9 +179,12 @@ class PostgresThreadStore:
         more = encode_cursor(last["last_active"].isoformat(), last["thread_id"]) if last else None
         return Page([thread_of(row) for row in rows[:limit]], more, counted["total"] if counted else 0)
 
-    async def rename(self, owner: UserId, thread_id: ThreadId, title: str) -> None:
-        statement = "UPDATE threads SET title = %s, updated_at = now() WHERE owner_id = %s AND thread_id = %s"
-        await self._update(owner, statement, title, thread_id)
+    async def amend(self, owner: UserId, thread_id: ThreadId, changes: SessionChanges) -> Thread | None:
+        values = {"owner": owner, "thread_id": thread_id, "life": self._life}
+        changed = {"title": changes.title, "pinned": changes.pinned, "archived": changes.archived}
+        async with self._database.tenant_transaction(owner) as connection:
+            row = await (await connection.execute(_AMEND, {**values, **changed})).fetchone()
+        return thread_of(row) if row else None
 
     async def change(
         self, owner: UserId, thread_id: ThreadId, *, metadata: Mapping[str, Any], ttl: Ttl | None
@@ -190,11 +212,8 @@ class PostgresThreadStore:
 
     async def close(self, owner: UserId, thread_id: ThreadId) -> None:
         statement = "UPDATE threads SET status = %s WHERE owner_id = %s AND thread_id = %s"
-        await self._update(owner, statement, SessionStatus.CLOSED.value, thread_id)
-
-    async def _update(self, owner: UserId, statement: LiteralString, value: str, thread_id: ThreadId) -> None:
         async with self._database.tenant_transaction(owner) as connection:
-            await connection.execute(statement, [value, owner, thread_id])
+            await connection.execute(statement, [SessionStatus.CLOSED.value, owner, thread_id])
 
     async def delete(self, owner: UserId, thread_id: ThreadId) -> None:
         async with self._database.unhurried.tenant_transaction(owner) as connection:
@@ -231,7 +250,8 @@ class PostgresThreadStore:
             if row is None:
                 return None
             messages = await latest_messages(connection, owner, thread_id, limit=limit)
-            return Snapshot(thread_of(row), messages, await pending_of(connection, thread_id))
+            pending = await pending_of(connection, thread_id)
+            return Snapshot(replace(thread_of(row), pending_count=len(pending)), messages, pending)
 
 
 def _new_row(new: NewThread) -> Row:
@@ -283,4 +303,7 @@ def thread_of(row: Row) -> Thread:
         per_call=row["per_call"],
         ttl=Ttl(ttl["minutes"], ExpiryStrategy(ttl["strategy"])) if ttl else None,
         expires_at=row["expires_at"],
+        pinned=row["pinned"],
+        archived=row["archived"],
+        pending_count=row["pending_count"],
     )

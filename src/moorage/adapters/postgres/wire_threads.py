@@ -38,7 +38,7 @@ _MESSAGES_OF_A_THREAD = 1000
 _BYTES_OF_A_PAGE = 16 * 1024 * 1024
 
 _PAGE = sql.SQL(
-    f"SELECT {THREAD_COLUMNS} FROM threads WHERE owner_id = %(owner)s AND NOT is_temporary {{condition}} "  # noqa: S608 -- constant columns
+    f"SELECT {THREAD_COLUMNS} FROM threads t WHERE owner_id = %(owner)s AND NOT is_temporary {{condition}} "  # noqa: S608 -- constant columns
     "ORDER BY {order}, thread_id LIMIT %(limit)s OFFSET %(offset)s"
 )
 
