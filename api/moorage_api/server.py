@@ -1,5 +1,6 @@
 """Runs the application under uvicorn, and ends it well: readers are told, runs come to their end, the rest closes."""
 
+import asyncio
 import signal
 import socket
 from collections.abc import Callable, Mapping
@@ -34,12 +35,24 @@ UVICORN: Mapping[str, Any] = {
 class _Server(uvicorn.Server):
     """uvicorn waits for open streams; so they must be ended, and work refused, the moment it is asked to stop."""
 
-    def __init__(self, config: uvicorn.Config, *, on_stop: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, *, on_signal: Callable[[], None], on_stop: Callable[[], None]) -> None:
         super().__init__(config)
+        self._loop = asyncio.get_running_loop()
+        self._on_signal = on_signal
         self._on_stop = on_stop
+        self._asked = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 -- uvicorn's signature
-        """Not uvicorn's own: it raises the signal again after serving, before the runtime could close."""
+        """Not uvicorn's own: it raises the signal again after serving, before the runtime could close.
+
+        Called amid any step of the loop: a reader that is just about to wait for news would not hear of the end then.
+        """
+        if not self._asked:
+            self._asked = True
+            self._on_signal()
+        self._loop.call_soon_threadsafe(self._stop, sig)
+
+    def _stop(self, sig: int) -> None:
         if not self.should_exit:
             self._on_stop()
         self.force_exit = self.should_exit and sig == signal.SIGINT
@@ -63,7 +76,10 @@ def bind(host: str, port: int) -> socket.socket:
 async def serve(
     runtime: Runtime, listener: socket.socket, *, on_ready: Callable[[], None], on_stop: Callable[[], None]
 ) -> None:
-    """Serve until SIGTERM or SIGINT, which calls `on_stop` once; returns when the last answer is out."""
+    """Serve until SIGTERM or SIGINT, which calls `on_stop` once; returns when the last answer is out.
+
+    `on_stop` is called in the signal's handler, whatever the loop is at, even if it hangs.
+    """
     AppStatus.disable_automatic_graceful_drain()
     config = uvicorn.Config(
         create_app(runtime),
@@ -73,11 +89,7 @@ async def serve(
         backlog=_BACKLOG,
     )
 
-    def stop() -> None:
-        runtime.stop_accepting()
-        on_stop()
-
-    server = _Server(config, on_stop=stop)
+    server = _Server(config, on_signal=on_stop, on_stop=runtime.stop_accepting)
     on_ready()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     await server.serve(sockets=[listener])

@@ -1,12 +1,15 @@
 """A real server that is asked to stop: every reader is told, and nothing hangs."""
 
 import asyncio
+import signal
 from pathlib import Path
 
 import httpx
 from tests.api.harness import PASSWORD, Event, User, make_settings, only, read_events, running
 
 from moorage.cli.server_process import open_server
+from moorage.runtime import open_runtime
+from moorage_api.server import bind, serve
 
 _READERS = 20
 _READY_SECONDS = 120
@@ -49,6 +52,28 @@ async def test_sigterm_tells_every_reader_and_ends_the_process():
             assert events[-1].type == "stream_closed"
             assert events[-1].id is None
             assert events[-1].data == {"reason": "server_restart", "last_seq": events[-2].id}
+
+
+async def test_a_signal_asks_the_loop_to_stop_and_interrupts_no_step_of_it(database_url: str, public_tmp_path: Path):
+    """A reader between its last look and its wait would miss what the signal's handler told it, and be cut off."""
+    settings = make_settings(public_tmp_path / "signalled", database_url)
+    asked: list[str] = []
+    serves = asyncio.Event()
+    hangup = signal.getsignal(signal.SIGHUP)
+    with bind("127.0.0.1", 0) as listener:
+        async with open_runtime(settings) as runtime:
+            serving = asyncio.create_task(
+                serve(runtime, listener, on_ready=serves.set, on_stop=lambda: asked.append("to stop"))
+            )
+            await serves.wait()
+            assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+            for _ in range(2):
+                signal.raise_signal(signal.SIGTERM)
+            assert (asked, runtime.draining) == (["to stop"], False)
+            await asyncio.sleep(0)
+            assert runtime.draining
+            await asyncio.wait_for(serving, 30)
+    signal.signal(signal.SIGHUP, hangup)
 
 
 async def test_a_server_that_is_stopping_refuses_work_and_says_when_to_come_back(
