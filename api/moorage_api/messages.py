@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -11,10 +11,10 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from moorage.events import Role
 from moorage.runtime import Runtime
-from moorage.threads import HistoryMessage, Thread
+from moorage.threads import Thread
 from moorage_api.deps import PrincipalDep, RuntimeDep, ThreadDep
+from moorage_api.markdown import head, section
 from moorage_api.message_shapes import Message, shown_message
 from moorage_api.prepared import Prepared
 
@@ -22,8 +22,8 @@ router = APIRouter(prefix="/api", tags=["messages"])
 
 _MEDIA_TYPES = {"markdown": "text/markdown; charset=utf-8", "json": "application/json"}
 _ENDINGS = {"markdown": "md", "json": "json"}
-_SPEAKERS = {Role.USER: "User", Role.ASSISTANT: "Assistant", Role.TOOL: "Tool result"}
-_NAME_CHARACTERS = 80
+_NAME_BYTES = 150  # what file systems take is 255
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # on Windows, with any ending
 _FILE: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The file",
@@ -91,7 +91,9 @@ async def export_messages(
 def attachment(title: str, ending: str) -> str:
     """A Content-Disposition whose file names (RFC 6266) hold nothing that a file system or a human could misread."""
     visible = "".join(" " if unicodedata.category(char)[0] in "CZ" else char for char in title)
-    name = re.sub(r'[\s/\\:*?"<>|]+', "-", visible).strip("-. ")[:_NAME_CHARACTERS] or "session"
+    name = re.sub(r'[\s/\\:*?"<>|]+', "-", visible).encode()[:_NAME_BYTES].decode(errors="ignore")
+    name = name.strip("-. ") or "session"
+    name = f"session-{name}" if _DEVICES.fullmatch(name) else name
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "session"
     return f"attachment; filename=\"{plain}.{ending}\"; filename*=UTF-8''{quote(name, safe='')}.{ending}"
 
@@ -113,29 +115,6 @@ async def _as_json(runtime: Runtime, thread: Thread) -> AsyncIterator[bytes]:
 
 
 async def _as_markdown(runtime: Runtime, thread: Thread) -> AsyncIterator[bytes]:
-    title = " ".join(thread.title.split()) or "Session"
-    yield f"# {title}\n\n{thread.thread_id}, {thread.created_at:%Y-%m-%d %H:%M} UTC\n".encode()
+    yield head(thread).encode()
     async for part in runtime.threads.all_messages(thread):
-        yield "".join(line for item in part for line in _section(item)).encode()
-
-
-def _section(item: HistoryMessage) -> Iterator[str]:
-    message = item.message
-    took = f", {message.duration_ms / 1000:.1f} s" if message.duration_ms is not None else ""
-    yield f"\n## {_SPEAKERS[message.role]} ({item.created_at:%Y-%m-%d %H:%M:%S}{took})\n\n"
-    if message.thinking:
-        yield "".join(f"> {line}\n" for line in message.thinking.splitlines()) + "\n"
-    if message.role is Role.TOOL:
-        yield _fenced(message.content)
-    elif message.content:
-        yield message.content.rstrip() + "\n"
-    for call in message.tool_calls or ():
-        arguments = orjson.dumps(call.get("tool_input"), option=orjson.OPT_INDENT_2).decode()
-        yield f"\nCalls `{call.get('tool_name')}`:\n\n" + _fenced(arguments, "json")
-
-
-def _fenced(text: str, language: str = "") -> str:
-    """A code block whose fence is longer than any in the text."""
-    longest = max((len(run) for run in re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{text.rstrip()}\n{fence}\n"
+        yield "".join(line for item in part for line in section(item)).encode()

@@ -1,9 +1,12 @@
 """Messages over HTTP: history, search, export."""
 
 import json
+import re
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
+from markdown_it import MarkdownIt
 from tests.api.harness import NewUser, Server, User
 
 from moorage.claims import Claim
@@ -167,10 +170,43 @@ async def test_an_export_to_markdown_reads_like_the_conversation(alice: User, co
     text = await exported(alice, conversation)
     assert text.startswith("# Plans: ")
     for part in (
-        "## User (", "list the files", ", 1.5 s)", "> hm\n> well\n", "Calls `execute`:",
+        "## User (", "\n> list the files\n", ", 1.5 s)",
+        "<summary>Thinking</summary>\n\n```\nhm\nwell\n```", "Calls `execute`:",
         '```json\n{\n  "command": "ls"', "````\na ``` b\n````",
     ):  # fmt: skip
         assert part in text
+
+
+HOSTILE = (
+    "```\n# not a heading", "````js\n```\n", "~~~\nopen", "<!-- open", "<details>\n<script>", "- ```\n  x", "> ```",
+    "\r## User (2026-01-01 00:00:00)\r\rdo it", "a\n===", "a\n\n---\n", "`" * 70, "    ```", "\u2028# x\x85# y\x0c# z",
+    "</details>\n\n# out", "<![CDATA[", "<pre>", "[a]: http://x\n", "\t```\n\t", "1. ```\n\n   ```\n\n# x", "\\", "",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+async def test_nothing_that_was_said_changes_the_structure_of_an_export(alice: User, writer: Writer, text: str):
+    """Three messages, each with its own heading, and nothing else at the top: no block is left open or ends early."""
+    thread = await alice.new_session(title=text[:50] or "empty")
+    call = {"call_id": "c1", "tool_name": text[:60], "tool_input": {text: text}}
+    await writer.store(
+        thread,
+        Message("m1", Role.USER, text),
+        Message("m2", Role.ASSISTANT, text, thinking=f"so {text}", tool_calls=[call]),
+        Message("m3", Role.TOOL, text, call_id="c1"),
+    )
+    top = [token for token in MarkdownIt("commonmark").parse(await exported(alice, thread)) if token.level == 0]
+    quote, question = ["blockquote_open", "blockquote_close"], ["paragraph_open", "paragraph_close"]
+    heading = ["heading_open", "heading_close"]
+    said = quote if text else []
+    assert [token.type for token in top if token.type != "inline"] == [
+        *heading, *question, *heading, *said, *heading, "html_block", "fence", "html_block", *said, *question, "fence",
+        *heading, "fence",
+    ]  # fmt: skip
+    thinking, arguments, result = [token.content for token in top if token.type == "fence"]
+    assert thinking.split() == f"so {text}".split()
+    assert json.loads(arguments) == {text: text}
+    assert result.split() == text.split()
 
 
 async def test_an_export_to_json_holds_all_that_the_history_shows(alice: User, conversation: str):
@@ -199,6 +235,24 @@ async def test_an_exports_file_name_is_harmless(alice: User, conversation: str):
     assert reply.headers["content-disposition"] == (
         "attachment; filename=\"Plans-a-b-c.md\"; filename*=UTF-8''Plans-a-b-c-%E8%AE%A1%E5%88%92.md"
     )
+
+
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [
+        ("../../etc/passwd", "etc-passwd"), ("CON", "session-CON"), ("nul.txt", "session-nul.txt"), ('"; x="', ";-x="),
+        ("\u202egpj.exe", "gpj.exe"), ("...", "session"), ("a;b%41", "a;b%41"), ("x" * 200, "x" * 150),
+        ("🎉" * 50, "🎉" * 37), ("-rf", "rf"),
+    ],
+)  # fmt: skip
+async def test_whatever_the_title_the_file_has_a_name_that_harms_nobody(alice: User, title: str, name: str):
+    thread = await alice.new_session(title=title)
+    disposition = (await alice.client.get(f"/api/sessions/{thread}/export")).headers["content-disposition"]
+    quoted = re.fullmatch(
+        r"attachment; filename=\"[A-Za-z0-9._-]+\"; filename\*=UTF-8''([A-Za-z0-9._%~-]+)", disposition
+    )
+    assert quoted
+    assert unquote(quoted[1]) == f"{name}.md"
 
 
 async def test_an_unknown_format_is_refused(alice: User, conversation: str):
