@@ -3,17 +3,33 @@
 # bundle into .build/ca-bundle.crt: it is used while building and does not end up in the image.
 ARG BASE=python:3.13-slim-bookworm
 
-FROM ${BASE} AS build
+FROM ${BASE} AS uv
 WORKDIR /app
 COPY pyproject.toml .build* /inputs/
 ENV UV_LINK_MODE=copy UV_NO_CACHE=1 UV_PYTHON_DOWNLOADS=never UV_COMPILE_BYTECODE=1 UV_PROJECT_ENVIRONMENT=/app/.venv
+RUN if [ -f /inputs/ca-bundle.crt ]; then export PIP_CERT=/inputs/ca-bundle.crt; fi \
+    && python3 -m pip install -q --no-cache-dir --target /opt/uv uv
 COPY pyproject.toml uv.lock README.md LICENSE ./
+
+# The web UI, with a Node from PyPI that stays behind here. A change of the server's code does not build it again.
+FROM uv AS web
+RUN if [ -f /inputs/ca-bundle.crt ]; then export SSL_CERT_FILE=/inputs/ca-bundle.crt; fi \
+    && /opt/uv/bin/uv sync --quiet --locked --only-group web --python "$(command -v python3)" \
+    && mkdir -p api/moorage_api
+COPY scripts/web-build scripts/web-npm scripts/
+COPY design/openapi.json design/
+COPY web web
+RUN if [ -f /inputs/ca-bundle.crt ]; then export NODE_EXTRA_CA_CERTS=/inputs/ca-bundle.crt; fi \
+    && scripts/web-build && rm -rf web/node_modules /root/.npm
+
+FROM uv AS build
 # The dependencies first: a change of our own code alone does not install them again.
-RUN if [ -f /inputs/ca-bundle.crt ]; then export SSL_CERT_FILE=/inputs/ca-bundle.crt PIP_CERT=/inputs/ca-bundle.crt; fi \
-    && python3 -m pip install -q --no-cache-dir --target /opt/uv uv \
+RUN if [ -f /inputs/ca-bundle.crt ]; then export SSL_CERT_FILE=/inputs/ca-bundle.crt; fi \
     && /opt/uv/bin/uv sync --quiet --locked --no-dev --no-install-project --python "$(command -v python3)"
+COPY scripts/build_backend.py scripts/web-build scripts/
 COPY src src
 COPY api api
+COPY --from=web /app/api/moorage_api/web api/moorage_api/web
 RUN if [ -f /inputs/ca-bundle.crt ]; then export SSL_CERT_FILE=/inputs/ca-bundle.crt; fi \
     && /opt/uv/bin/uv sync --quiet --locked --no-dev --no-editable
 
