@@ -63,6 +63,11 @@ def snapshots(database: Database, store: SnapshotFiles, places: FolderPlaces) ->
     return Snapshots(PostgresSnapshots(database), store, places, LIMITS, profile_of=small)
 
 
+def limited(database: Database, store: SnapshotFiles, places: FolderPlaces, *, user_bytes: int) -> Snapshots:
+    limits = SnapshotLimits(LIMITS.bounds, user_bytes=user_bytes)
+    return Snapshots(PostgresSnapshots(database), store, places, limits, profile_of=small)
+
+
 @asynccontextmanager
 async def a_thread(database: Database, places: FolderPlaces, **files: str) -> AsyncGenerator[tuple[Harbor, Thread]]:
     """A harbour with a thread that has these files."""
@@ -215,18 +220,19 @@ async def test_what_is_too_much_is_refused_and_nothing_is_listed(
 async def test_who_has_used_up_the_space_adds_nothing_and_may_take_what_is_there(
     database: Database, store: SnapshotFiles, places: FolderPlaces
 ) -> None:
-    limits = SnapshotLimits(LIMITS.bounds, user_bytes=50_000)
-    snapshots = Snapshots(PostgresSnapshots(database), store, places, limits, profile_of=small)
+    snapshots = limited(database, store, places, user_bytes=120_000)
     async with a_thread(database, places, a="x" * 100_000) as (_, thread):
         first = await snapshots.take(thread)
-        await snapshots.take(thread)
-        write(places.path(thread.thread_id), b="more")
+        for _ in range(5):
+            (places.path(thread.thread_id) / "a").chmod(0o644)  # only a time changes that no snapshot shows
+            await snapshots.take(thread)
+        write(places.path(thread.thread_id), b="y" * 20_000)
         with pytest.raises(SnapshotSpaceUsedUp):
             await snapshots.take(thread)
         (places.path(thread.thread_id) / "a").unlink()
         for snapshot in await all_of(snapshots, thread):
             await snapshots.delete(thread, snapshot.snapshot_id)
-        assert (await snapshots.take(thread)).content.added_bytes == 4
+        assert (await snapshots.take(thread)).content.added_bytes == 20_000
         with pytest.raises(SnapshotNotFound):
             await snapshots.get(thread, first.snapshot_id)
 
@@ -234,13 +240,45 @@ async def test_who_has_used_up_the_space_adds_nothing_and_may_take_what_is_there
 async def test_links_and_folders_take_up_space_too(
     database: Database, store: SnapshotFiles, places: FolderPlaces
 ) -> None:
-    limits = SnapshotLimits(LIMITS.bounds, user_bytes=50_000)
-    snapshots = Snapshots(PostgresSnapshots(database), store, places, limits, profile_of=small)
     async with a_thread(database, places, a="x" * 100_000) as (_, thread):
-        await snapshots.take(thread)
+        await limited(database, store, places, user_bytes=0).take(thread)
+        full = limited(database, store, places, user_bytes=await store.used_bytes(ALICE, counted_now=True))
         (places.path(thread.thread_id) / "link").symlink_to("x" * 1000)
         with pytest.raises(SnapshotSpaceUsedUp):
+            await full.take(thread)
+
+
+async def test_one_that_does_not_fit_is_refused_and_leaves_nothing(
+    database: Database, store: SnapshotFiles, places: FolderPlaces, tmp_path: Path
+) -> None:
+    snapshots = limited(database, store, places, user_bytes=50_000)
+    async with a_thread(database, places, a="x" * 100_000, b="small") as (_, thread):
+        with pytest.raises(SnapshotSpaceUsedUp):
             await snapshots.take(thread)
+        assert objects(tmp_path / "snapshots") == 0
+        (places.path(thread.thread_id) / "a").unlink()
+        assert (await snapshots.take(thread)).content.bytes == 5
+
+
+async def test_snapshots_at_once_and_in_several_servers_do_not_pass_the_limit_together(
+    database: Database, places: FolderPlaces, tmp_path: Path
+) -> None:
+    stores = [SnapshotFiles(tmp_path / "snapshots") for _ in range(3)]
+    servers = [limited(database, store, places, user_bytes=150_000) for store in stores]
+    async with open_harbor(database, SCRIPT) as harbor:
+        threads = [await harbor.new_thread() for _ in range(6)]
+        for number, thread in enumerate(threads):
+            write(places.make(thread.thread_id), a=str(number) * 60_000)
+        for store in stores:
+            assert await store.used_bytes(ALICE) == 0  # what each of them believes for some minutes
+        taking = (servers[number % 3].take(thread) for number, thread in enumerate(threads))
+        taken = await asyncio.gather(*taking, return_exceptions=True)
+        assert {type(one) for one in taken} <= {Snapshot, SnapshotSpaceUsedUp}
+        await servers[0].collect()
+        assert await stores[0].used_bytes(ALICE, counted_now=True) <= 150_000
+        small_one = await harbor.new_thread()
+        write(places.make(small_one.thread_id), a="fits")
+        assert (await servers[0].take(small_one)).content.bytes == 4
 
 
 async def test_of_a_thread_the_newest_are_kept(

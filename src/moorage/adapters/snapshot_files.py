@@ -75,10 +75,10 @@ class SnapshotFiles:
             finally:
                 await objects.forget_unsettled()
 
-    async def used_bytes(self, owner: UserId) -> int:
-        """As it was some minutes ago, with what this process has added since."""
+    async def used_bytes(self, owner: UserId, *, counted_now: bool = False) -> int:
+        """As it was some minutes ago, with what this process has added since; or as each file says now."""
         counted_at, used = self._usage.get(owner, (0.0, 0))
-        if not counted_at or time.monotonic() - counted_at > _USAGE_SECONDS:
+        if counted_now or not counted_at or time.monotonic() - counted_at > _USAGE_SECONDS:
             used = await self._do(lambda: sum(size for _, size in _objects(self._folder(owner))))
             self._usage[owner] = (time.monotonic(), used)
         return used
@@ -137,6 +137,7 @@ class OpenObjects:
         self._on_added = on_added
         self._unsettled: dict[Digest, Path] = {}
         self._unsettled_bytes = 0
+        self.added = 0
 
     async def add(self, pieces: AsyncIterator[Piece]) -> Stored:
         arriving = _Arriving(self._folder / "incoming")
@@ -153,6 +154,7 @@ class OpenObjects:
             stored = await self._do(lambda: self._take(arriving, block))
         finally:
             arriving.close()
+        self.added += stored.added
         self._on_added(stored.added)
         if len(self._unsettled) >= _UNSETTLED_FILES or self._unsettled_bytes >= _UNSETTLED_BYTES:
             await self.settle()

@@ -133,6 +133,11 @@ class Stored:
 class UserObjects(Protocol):
     """One user's contents, of which none is collected while this is open. Every call raises Unavailable."""
 
+    @property
+    def added(self) -> int:
+        """The bytes that were new of all that was added through this."""
+        ...
+
     async def add(self, pieces: AsyncIterator[Piece]) -> Stored:
         """Keep contents; they count only after `settle`."""
         ...
@@ -155,8 +160,8 @@ class ObjectStore(Protocol):
 
     def open(self, owner: UserId) -> AbstractAsyncContextManager[UserObjects]: ...
 
-    async def used_bytes(self, owner: UserId) -> int:
-        """About what the user's contents take up."""
+    async def used_bytes(self, owner: UserId, *, counted_now: bool = False) -> int:
+        """What the user's contents take up: about, or, at a price, of all that any process has settled by now."""
         ...
 
     async def owners(self) -> list[UserId]:

@@ -41,7 +41,7 @@ class SnapshotSpaceUsedUp(LimitExceeded):
 
 @dataclass(frozen=True, slots=True)
 class SnapshotLimits:
-    """`bounds` of one snapshot, and about how many bytes all of a user's may take up; 0: any number."""
+    """`bounds` of one snapshot, and how many bytes all of a user's may take up; 0: any number."""
 
     bounds: TreeBounds
     user_bytes: int = 0
@@ -185,21 +185,38 @@ class Snapshots:
         self, owner: UserId, thread_id: ThreadId, kind: SnapshotKind
     ) -> AsyncGenerator[tuple[NewSnapshot, bool]]:
         """A snapshot that is kept while this is open, so that its row can come; and whether it tells anything new."""
-        async with self._turn(owner), self._objects.open(owner) as objects:
-            is_full = await self._is_full(owner)
-            earlier = await self._earlier(owner, thread_id, objects)
-            picture = await self._picture(thread_id, objects, earlier, is_full=is_full)
-            is_new = earlier is None or not await asyncio.to_thread(picture.manifest.same_as, earlier)
-            if is_new and is_full:  # a tree of links and folders takes up space, too, though nothing of it was fetched
-                raise self._no_space()
-            digest = await keep_manifest(objects, picture.manifest)
-            yield _new(kind, digest, picture), is_new
+        wanted = True
+        try:
+            async with self._turn(owner), self._objects.open(owner) as objects:
+                try:
+                    new, is_new, wanted = await self._keep(owner, thread_id, kind, objects)
+                except SnapshotSpaceUsedUp:
+                    wanted = not objects.added
+                    raise
+                yield new, is_new
+        finally:
+            if not wanted:
+                await self._collect(owner)
+
+    async def _keep(
+        self, owner: UserId, thread_id: ThreadId, kind: SnapshotKind, objects: UserObjects
+    ) -> tuple[NewSnapshot, bool, bool]:
+        """A snapshot, whether it tells anything new, and whether all that was added for it is wanted."""
+        newest, earlier = await self._earlier(owner, thread_id, objects)
+        picture = await self._picture(owner, thread_id, objects, earlier)
+        is_new = earlier is None or not await asyncio.to_thread(picture.manifest.same_as, earlier)
+        digest = await keep_manifest(objects, picture.manifest)
+        if not objects.added or not await self._is_full(owner, counted_now=True):
+            return _new(kind, digest, picture), is_new, True
+        if newest is None or is_new:
+            raise self._no_space()
+        return _new(kind, newest, picture), is_new, False
 
     async def _picture(
-        self, thread_id: ThreadId, objects: UserObjects, earlier: Manifest | None, *, is_full: bool
+        self, owner: UserId, thread_id: ThreadId, objects: UserObjects, earlier: Manifest | None
     ) -> Picture:
         async def check_space() -> None:
-            if is_full:
+            if await self._is_full(owner):
                 raise self._no_space()
 
         if not await self._places.has_files(thread_id):
@@ -209,26 +226,33 @@ class Snapshots:
             objects,
             earlier=earlier or Manifest(),
             bounds=self._limits.bounds,
-            before_fetch=check_space,
+            check_space=check_space,
         )
 
-    async def _earlier(self, owner: UserId, thread_id: ThreadId, objects: UserObjects) -> Manifest | None:
+    async def _earlier(
+        self, owner: UserId, thread_id: ThreadId, objects: UserObjects
+    ) -> tuple[Digest, Manifest] | tuple[None, None]:
         newest = await self._table.newest(owner, thread_id)
         if newest is None:
-            return None
+            return None, None
         try:
-            return await read_manifest(objects, newest.content.manifest)
+            return newest.content.manifest, await read_manifest(objects, newest.content.manifest)
         except SnapshotDamaged as error:
             log.error("snapshot_damaged", thread_id=thread_id, snapshot_id=newest.snapshot_id, reason=error.detail)
-            return None
+            return None, None
 
-    async def _is_full(self, owner: UserId) -> bool:
+    async def _is_full(self, owner: UserId, *, counted_now: bool = False) -> bool:
+        """Whether too much is there.
+
+        Each snapshot counts when all of it is settled. Of several at once the last that has settled counts the others,
+        too, so that those which are kept never pass the limit together.
+        """
         limit = self._limits.user_bytes
-        return bool(limit) and await self._objects.used_bytes(owner) > limit
+        return bool(limit) and await self._objects.used_bytes(owner, counted_now=counted_now) > limit
 
     def _no_space(self) -> SnapshotSpaceUsedUp:
         megabytes = self._limits.user_bytes // (1024 * 1024)
-        return SnapshotSpaceUsedUp(f"Your snapshots take up more than {megabytes} MiB: delete some")
+        return SnapshotSpaceUsedUp(f"Your snapshots would take up more than {megabytes} MiB: delete some")
 
     async def _plant_changed(
         self, manifest: Manifest, thread_id: ThreadId, trees: Trees, objects: UserObjects

@@ -30,26 +30,26 @@ async def take(
     *,
     earlier: Manifest,
     bounds: TreeBounds,
-    before_fetch: Callable[[], Awaitable[None]],
+    check_space: Callable[[], Awaitable[None]],
 ) -> Picture:
     """The files as they are now. Nothing is fetched of those that are as in `earlier`.
 
     Each file is of one moment. One that changes under the reader is asked for again, and missed if it goes on so.
-    `before_fetch` may raise an error when nothing is to be added.
+    `check_space` is asked before anything is added and after each file that was: it raises an error to end this.
     """
-    return await _Taking(trees, objects, bounds, before_fetch).take(earlier)
+    return await _Taking(trees, objects, bounds, check_space).take(earlier)
 
 
 class _Taking:
     """`young` are files that may change without showing it."""
 
     def __init__(
-        self, trees: Trees, objects: UserObjects, bounds: TreeBounds, before_fetch: Callable[[], Awaitable[None]]
+        self, trees: Trees, objects: UserObjects, bounds: TreeBounds, check_space: Callable[[], Awaitable[None]]
     ) -> None:
         self._trees = trees
         self._objects = objects
         self._bounds = bounds
-        self._before_fetch = before_fetch
+        self._check_space = check_space
         self._known: _Known = {}
         self._young: set[bytes] = set()
         self._unreadable: set[bytes] = set()
@@ -84,12 +84,14 @@ class _Taking:
 
     async def _fetch(self, wanted: Sequence[TreeEntry]) -> bool:
         """Whether all could be had."""
-        await self._before_fetch()
+        await self._check_space()
         whole = True
         async with self._trees.fetch(wanted) as files:
             async for file in files:
                 stored = await self._objects.add(file.pieces)
-                self._added += stored.added
+                if stored.added:
+                    self._added += stored.added
+                    await self._check_space()
                 match file.verdict:
                     case Verdict.WHOLE | Verdict.YOUNG:
                         self._known[file.entry.path] = (file.entry.identity, stored.digest)

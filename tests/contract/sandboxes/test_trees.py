@@ -77,7 +77,7 @@ async def taken(
     trees: Trees, store: SnapshotFiles, earlier: Manifest | None = None, bounds: TreeBounds = BOUNDS
 ) -> Picture:
     async with store.open(ALICE) as objects:
-        picture = await take(trees, objects, earlier=earlier or Manifest(), bounds=bounds, before_fetch=allowed)
+        picture = await take(trees, objects, earlier=earlier or Manifest(), bounds=bounds, check_space=allowed)
         await objects.settle()
     return picture
 
