@@ -48,6 +48,9 @@ check: setup ## Lint, check the formatting, the types and the layers
 openapi: setup ## Write the API's description to design/openapi.json
 	@.venv/bin/moorage openapi > design/openapi.json
 
+recordings: setup ## Write the event logs anew that the web UI's tests replay
+	@WRITE_RECORDINGS=1 .venv/bin/pytest --quiet tests/api/test_recordings.py
+
 bench: setup ## Measure the server on this machine
 	@scripts/docker-engine start
 	@scripts/sandbox-image
