@@ -59,6 +59,61 @@ class TestTurningAgainstIt:
         assert command > helper
 
 
+class TestOneCommandAfterTheOther:
+    """The process that carried out one carries out the next."""
+
+    async def test_nothing_of_one_reaches_the_next(self, sandbox: Sandbox) -> None:
+        look = (
+            "echo $PPID; pwd; env; umask; ulimit -a; ulimit -Ha; ls /proc/self/fd; nice; "
+            "grep -E '^(Sig|Shd|Seccomp|Groups|NoNewPrivs)' /proc/self/status"
+        )
+        mess = (
+            "trap '' INT TERM HUP CHLD; export LEFT=behind; umask 0; ulimit -n 20; ulimit -f 1; exec 7>left 8<left; "
+            "cd /tmp; (setsid sleep 86400 &) ; renice -n 19 $$; true"
+        )
+        before = (await sandbox.run(look, time_limit=20)).output
+        assert (await sandbox.run(mess, time_limit=20)).exit_code == 0
+        assert (await sandbox.run(look, time_limit=20)).output == before
+
+    async def test_what_one_left_behind_is_gone_before_the_next(self, sandbox: Sandbox) -> None:
+        for _ in range(5):
+            marker = unique_seconds()
+            await sandbox.run(f"setsid sleep {marker} & sleep {marker} & (sleep {marker} &)", time_limit=20)
+            assert processes_with(marker) == []
+
+    @pytest.mark.parametrize("signal", ["KILL", "STOP", "INT", "TERM"])
+    async def test_another_command_that_kills_or_stops_the_waiting_process_harms_no_later_one(
+        self, harbour: Harbour, thread_id: ThreadId, sandbox: Sandbox, signal: str
+    ) -> None:
+        shoot = "until read victim < victim; do sleep 0.02; done 2>/dev/null"
+        shooting = asyncio.create_task(
+            sandbox.run(f"touch ready; {shoot}; sleep 0.2; kill -{signal} $victim; touch shot; sleep 60", time_limit=60)
+        )
+        await sandbox.run("until [ -e ready ]; do sleep 0.02; done; echo $PPID > victim", time_limit=20)
+        assert await eventually((harbour.path(thread_id) / "shot").exists, within=20)
+        for number in range(3):
+            result = await sandbox.run(f"echo {number} >> tally; cat tally", time_limit=20)
+            assert result.output.split() == [str(each) for each in range(number + 1)]
+        shooting.cancel()
+        await asyncio.wait([shooting])
+
+    async def test_a_command_that_keeps_killing_what_waits_for_orders_gets_none_done_twice(
+        self, sandbox: Sandbox
+    ) -> None:
+        shoot = (
+            f"helper={_HELPER}; while :; do for stat in /proc/[0-9]*/stat; do "
+            'read -r pid name state parent rest < $stat; if [ "$parent" = "$helper" ] && [ "$pid" != "$PPID" ]; '
+            "then kill -KILL $pid; fi; done; done 2>/dev/null"
+        )
+        shooting = asyncio.create_task(sandbox.run(shoot, time_limit=60))
+        results = [await sandbox.run(f"echo {number} >> tally", time_limit=20) for number in range(40)]
+        shooting.cancel()
+        await asyncio.wait([shooting])
+        tally = (await sandbox.run("cat tally", time_limit=20)).output.split()
+        assert len(tally) == len(set(tally))
+        assert {str(number) for number, result in enumerate(results) if result.exit_code == 0} <= set(tally)
+
+
 class TestOneConnection:
     async def test_a_hundred_orders_at_once_share_it(self, sandbox: Sandbox) -> None:
         async def one(number: int) -> str:

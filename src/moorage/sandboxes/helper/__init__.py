@@ -2,8 +2,10 @@
 
 The modules of this folder run INSIDE, under the sandbox's own Python (3.9 or later, standard library only); none of
 them is imported by the server, but for the numbers in wire.py. `zygote.py` runs first. An order's `do` is
-`module.name`: the zygote imports the module at its first use, and calls `ORDERS[name](link, order)` in a forked child,
-in the folder `order["cwd"]`; what that returns is the report. Modules import one another by their usual names.
+`module.name`: the zygote imports the module at its first use, and gives the order to a worker, a process it forked.
+That calls `ORDERS[name](link, order)` in the folder `order["cwd"]`; what it returns is the report. A worker carries out
+one order after the other while nothing of one can reach the next (work.py). Modules import one another by their usual
+names.
 
 Whoever starts the program (`HELPER_ARGV`) sends `HELPER_SOURCE` right away.
 """

@@ -157,6 +157,7 @@ def run(link: Link, order: "dict[str, Any]") -> "dict[str, object]":
     watcher = storage.Watcher(link, order)
     rlimits = {**order["rlimits"], **({"FSIZE": 0} if watcher.full else {})}
     oom_kills, refused_forks = processes.oom_kills(), processes.refused_forks()
+    link.wait_for_go()
     command, output = Command(order, rlimits), Output(link, order["keep"])
     deadline = time.monotonic() + order["time_limit"]
     outcome = _attend(link, command, output, ended, deadline, order["output_limit"], watcher)
@@ -250,3 +251,4 @@ def _drain(command: Command, output: Output) -> None:
 
 ORDERS = {"run": run}
 WITH_CHILDREN = {"run"}
+PREPARING = {"run"}

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 class Job:
     """An order. `in_zygote` starts what the zygote itself goes on with, and answers the report.
 
+    `prepares`: it waits for the word to go itself, when it has done what may be done before. `has_children`: it starts
+    processes.
+
     Raises ImportError or KeyError for an order that nobody knows.
     """
 
@@ -25,6 +28,7 @@ class Job:
         orders = importlib.import_module(f"moorage.sandboxes.helper.{self.module}")
         self.in_zygote: Callable[..., dict[str, object]] | None = getattr(orders, "IN_ZYGOTE", {}).get(name)
         self.has_children: bool = name in getattr(orders, "WITH_CHILDREN", ())
+        self.prepares: bool = name in getattr(orders, "PREPARING", ())
         if self.in_zygote is None:
             self.carry_out: Order = orders.ORDERS[name]
 

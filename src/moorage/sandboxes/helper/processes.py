@@ -174,9 +174,9 @@ def _count(name: str, *paths: str) -> int:
     """`paths` are of cgroup v1 and v2, relative to their root."""
     for path in paths:
         try:
-            with open(f"/sys/fs/cgroup/{path}") as file:
-                fields = dict(line.split() for line in file)
+            with open(f"/sys/fs/cgroup/{path}", "rb", buffering=0) as file:
+                fields = dict(line.split() for line in file.read().splitlines())
         except (OSError, ValueError):
             continue
-        return int(fields.get(name, "0"))
+        return int(fields.get(name.encode(), b"0"))
     return 0

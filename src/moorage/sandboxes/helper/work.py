@@ -18,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from socket import socket
 
+_LINE = 256
 _MOST_GROWTH = 256  # pages of memory that are shared with nobody
 _LIMITS = {getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")}
 
@@ -62,9 +63,12 @@ def _lowest_free_descriptor() -> int:
 
 
 def _own_pages() -> int:
-    with open("/proc/self/statm", "rb", buffering=0) as file:
-        fields = file.read().split()
-    return int(fields[1]) - int(fields[2])
+    descriptor = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _, resident, shared, *_ = os.read(descriptor, _LINE).split()
+    finally:
+        os.close(descriptor)
+    return int(resident) - int(shared)
 
 
 def _has_children() -> bool:
@@ -90,8 +94,9 @@ def _attempt(link: Link, job: Job) -> "tuple[dict[str, object], bool]":
     """The report, and whether the order was carried out to its end."""
     order = job.order
     try:
-        link.wait_for_go()
         os.chdir(order["cwd"])
+        if not job.prepares:
+            link.wait_for_go()
         report = {"outcome": "exited", **(job.carry_out(link, order) or {})}
         return report, report["outcome"] == "exited" and report.get("clean") is not False
     except Killed:

@@ -127,7 +127,7 @@ class Stream:
 
     def _read(self, _: int) -> None:
         try:
-            data = os.read(0, 4 * CHUNK)
+            data = os.read(0, CHUNK)  # what a pipe holds
         except BlockingIOError:
             return
         except OSError:
