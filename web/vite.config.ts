@@ -18,6 +18,9 @@ export default defineConfig({
     modulePreload: { polyfill: false }, // an inline script, and old browsers are not served
     assetsInlineLimit: 0, // the policy allows no data: scripts
   },
-  server: { proxy: { '/api': 'http://127.0.0.1:8000', '/info': 'http://127.0.0.1:8000' } },
+  server: {
+    fs: { allow: ['.', '../tests/recordings'] },
+    proxy: { '/api': 'http://127.0.0.1:8000', '/info': 'http://127.0.0.1:8000' },
+  },
   test: { environment: 'jsdom', include: ['src/**/*.test.ts'] },
 })
