@@ -1,10 +1,12 @@
 import { approval } from './approval'
 import { auth } from './auth'
+import { chat } from './chat'
 import { common } from './common'
 import { inbox } from './inbox'
 import { nav } from './nav'
 import { problems } from './problems'
 import { risks } from './risks'
+import { sessions } from './sessions'
 
-export const en = { approval, auth, common, nav, problems, inbox, risks }
+export const en = { approval, auth, chat, common, nav, problems, inbox, risks, sessions }
 export type Messages = typeof en
