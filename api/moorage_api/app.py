@@ -20,6 +20,7 @@ from moorage_api import (
     sessions,
     shared_files,
     snapshots,
+    tools,
     web_ui,
     webhooks,
 )
@@ -43,7 +44,7 @@ _EXPOSED_HEADERS = (
 )  # fmt: skip
 
 
-_CORE = (sessions, copies, snapshots, chat, approvals, rules, messages, files, shared_files)
+_CORE = (sessions, copies, snapshots, chat, approvals, rules, tools, messages, files, shared_files)
 _OPENAI = (openai_chat, openai_models)
 _LANGGRAPH = (assistants, threads, state, runs, stateless_runs, crons, store, refused)
 

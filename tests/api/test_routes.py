@@ -59,6 +59,7 @@ ACCESS: dict[str, Access] = {
     "POST /api/chat/{thread_id}": "owner",
     "POST /api/resume/{thread_id}": "owner",
     "GET /api/messages": "user",
+    "GET /api/tools": "user",
     "GET /api/sessions/{thread_id}/export": "owner",
     "GET /api/files/{thread_id}": "owner",
     "GET /api/files/{thread_id}/stat": "owner",

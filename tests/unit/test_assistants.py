@@ -9,6 +9,7 @@ from moorage.agent.graph_views import GraphViews
 from moorage.agent.models import UnknownModel
 from moorage.assistants import (
     AGENT_TOOLS,
+    GATED_TOOLS,
     GRAPHS,
     SYSTEM_ASSISTANTS,
     Assistant,
@@ -172,6 +173,20 @@ async def test_the_drawing_leaves_out_tools_that_the_assistant_has_not() -> None
     drawn = await GraphViews(agents()).draw(assistant(tools=["ls", "execute"], approvals={"execute": "deny"}))
     [tools] = [node for node in drawn["nodes"] if node["id"] == "tools"]
     assert tools["metadata"]["__tools"] == ["ls"]
+
+
+async def test_the_tools_are_those_that_the_model_is_offered_and_tell_which_of_them_ask() -> None:
+    tools = await GraphViews(agents()).tools(get_assistant("agent"))
+    assert [tool.name for tool in tools] == sorted(AGENT_TOOLS)
+    assert {tool.name for tool in tools if tool.asks} == GATED_TOOLS
+    execute = next(tool for tool in tools if tool.name == "execute")
+    assert execute.description
+    assert execute.input_schema["properties"]["command"]["type"] == "string"
+    assert "runtime" not in execute.input_schema["properties"]
+    chosen = assistant(tools=["ls", "execute", "delete"], approvals={"ls": "ask", "delete": "deny"})
+    assert [(tool.name, tool.asks) for tool in await GraphViews(agents()).tools(chosen)] == [
+        ("execute", True), ("ls", True),
+    ]  # fmt: skip
 
 
 async def test_the_schemas_tell_the_state_and_what_may_be_configured() -> None:

@@ -114,6 +114,10 @@ class Agents:
             self._cache.popitem(last=False)
         return self._cache.setdefault((assistant.graph_id, assistant.configuration), agent)
 
+    def scope(self, assistant: Assistant) -> ToolScope:
+        """Which tools the assistant's model is offered, and which of them ask."""
+        return scope_of(assistant.configuration, allow_auto=self._parts.allow_auto)
+
     def check_model(self, name: str) -> None:
         """Raise UnknownModel when this model cannot be had."""
         self._parts.model(name)

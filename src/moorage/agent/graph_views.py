@@ -1,18 +1,31 @@
-"""What an assistant's compiled graph looks like from outside: its nodes, its schemas, its sub-graphs, as JSON."""
+"""What an assistant's compiled graph looks like from outside: its nodes, schemas, sub-graphs and tools, as JSON."""
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any, cast
 
+from langchain_core.tools import BaseTool
 from pydantic import PydanticUserError, TypeAdapter, create_model
 
+from moorage.agent.calls import args_schema
 from moorage.agent.graph import Agents, CompiledAgent
-from moorage.agent.scope import scope_of
+from moorage.agent.scope import ToolScope, scope_of
 from moorage.assistants import Assistant, AssistantContext
 
 type Json = dict[str, Any]
 
 # What a client may configure. The graph's own context is what the server hands to a run: nobody else sets it.
 _CONTEXT_SCHEMA = AssistantContext.model_json_schema()
+
+
+@dataclass(frozen=True, slots=True)
+class ToolView:
+    """A tool as the model is offered it: the JSON schema of its arguments, and whether each call asks a human."""
+
+    name: str
+    description: str
+    input_schema: Json
+    asks: bool
 
 
 class GraphViews:
@@ -39,9 +52,22 @@ class GraphViews:
         found = cast("Any", graph).aget_subgraphs(namespace=namespace, recurse=recurse)
         return {name: await asyncio.to_thread(_schemas, inner, name) async for name, inner in found}
 
+    async def tools(self, assistant: Assistant) -> list[ToolView]:
+        """What the assistant's model is offered, by name."""
+        return await asyncio.to_thread(_tools, await self._graph(assistant), self._agents.scope(assistant))
+
     async def _graph(self, assistant: Assistant) -> CompiledAgent:
         await self._agents.prepare(assistant)
         return self._agents.get(assistant)
+
+
+def _tools(graph: CompiledAgent, scope: ToolScope) -> list[ToolView]:
+    found: dict[str, BaseTool] = cast("Any", graph).nodes["tools"].bound.tools_by_name
+    return [
+        ToolView(name, tool.description, args_schema(tool), scope.asks(name))
+        for name, tool in sorted(found.items())
+        if name in scope.offered
+    ]
 
 
 def _schemas(graph: CompiledAgent, graph_id: str) -> Json:

@@ -96,6 +96,7 @@ MATRIX: dict[str, Rows] = {
     "POST /api/chat/{thread_id}": chatted,
     "POST /api/resume/{thread_id}": resumed,
     "GET /api/messages": found_messages,
+    "GET /api/tools": plain,
     "GET /api/sessions/{thread_id}/export": nothing,
     "GET /api/approvals": approvals,
     "GET /api/approvals/{interrupt_id}": of("interrupt_id"),
