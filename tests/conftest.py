@@ -28,7 +28,7 @@ AddUser = Callable[[str], Awaitable[UserId]]
 
 _EMPTY = """
     TRUNCATE runs, run_events, interrupts, tool_calls, approval_rules, messages, threads, idempotency_keys,
-        assistants, assistant_versions, store_items, crons, webhook_deliveries, snapshots, coming_threads,
+        assistants, assistant_versions, store_items, crons, webhook_deliveries, snapshots, coming_threads, sandbox_uses,
         refresh_tokens, revoked_access_tokens, login_failures, setup_links, api_keys, ws_tickets,
         checkpoints, checkpoint_blobs, checkpoint_writes CASCADE;
     ALTER TABLE users NO FORCE ROW LEVEL SECURITY;

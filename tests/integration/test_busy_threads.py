@@ -1,17 +1,19 @@
 """Which threads have work, so that nobody stops their sandboxes; and that none gets any while one is being stopped."""
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
+from structlog.testing import capture_logs
 from tests.conftest import AddUser
 from tests.contract.ports import ALICE, Ports, open_ports
 
-from moorage.adapters.postgres import pool
+from moorage.adapters.postgres import pool, sandbox_uses
 from moorage.adapters.postgres.busy_threads import BusyThreads
 from moorage.adapters.postgres.pool import Database
 from moorage.errors import Unavailable
@@ -138,6 +140,58 @@ async def test_what_goes_wrong_under_who_holds_threads_is_theirs_to_see(ports: P
             raise Unavailable("theirs")
     async with threads.hold_idle([thread_id]) as held:
         assert held == {thread_id}
+
+
+async def test_a_thread_through_whose_sandbox_files_are_moved_is_not_idle_until_that_has_ended(
+    ports: Ports, threads: BusyThreads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox_uses, "_AFTER_SECONDS", 0)
+    thread_id, place = await ports.new_thread(), user_place(ALICE)
+    for one in (thread_id, place):
+        async with threads.in_use(one), threads.in_use(one):
+            async with threads.in_use(one):
+                await _until(lambda one=one: threads.hold_idle([one]), set())
+            async with threads.hold_idle([one]) as held:
+                assert held == set()
+        async with threads.hold_idle([one]) as held:
+            assert held == {one}
+
+
+async def test_a_use_whose_process_died_ends_by_itself(
+    ports: Ports, threads: BusyThreads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox_uses, "_AFTER_SECONDS", 0)
+    monkeypatch.setattr(sandbox_uses, "_MARK_SECONDS", 0.5)
+    thread_id = await ports.new_thread()
+    async with threads.in_use(thread_id):  # and it prolongs nothing any more
+        await _until(lambda: threads.hold_idle([thread_id]), set())
+        await _until(lambda: threads.hold_idle([thread_id]), {thread_id})
+
+
+async def test_a_postgres_that_is_away_hinders_no_use(
+    ports: Ports, threads: BusyThreads, database_url: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sandbox_uses, "_AFTER_SECONDS", 0)
+    thread_id = await ports.new_thread()
+    with capture_logs() as logged:
+        async with _away(database_url, postgres_url), threads.in_use(thread_id):
+            await asyncio.wait_for(_logged(logged, "sandbox_use_not_marked"), 30)
+
+
+async def _until(hold: Callable[[], AbstractAsyncContextManager[set[ThreadId]]], wanted: set[ThreadId]) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            async with hold() as held:
+                if held == wanted:
+                    return
+            await asyncio.sleep(0.01)
+
+
+async def _logged(logs: Sequence[Mapping[str, Any]], event: str) -> None:
+    while True:
+        if any(line["event"] == event for line in logs):
+            return
+        await asyncio.sleep(0.01)
 
 
 @asynccontextmanager

@@ -16,7 +16,7 @@ from moorage.ids import ThreadId, UserId, new_thread_id
 TENANT_TABLES = (
     "threads", "runs", "run_events", "interrupts", "messages", "tool_calls", "approval_rules", "idempotency_keys",
     "checkpoints", "checkpoint_blobs", "checkpoint_writes", "users", "api_keys", "store_items", "crons", "assistants",
-    "assistant_versions", "snapshots", "coming_threads",
+    "assistant_versions", "snapshots", "coming_threads", "sandbox_uses",
 )  # fmt: skip
 TENANTS_ALONE = {"assistants", "assistant_versions", "snapshots"}  # the system asks for them as their owner
 SYSTEM_ONLY_TABLES = (
@@ -72,7 +72,8 @@ ROW_PER_TABLE = """
     INSERT INTO snapshots (snapshot_id, thread_id, owner_id, kind, manifest, files, bytes, added_bytes, left_out,
             missed)
         VALUES (%(run)s, %(thread)s, %(owner)s, 'request', repeat('0', 64), 0, 0, 0, 0, 0);
-    INSERT INTO coming_threads (thread_id, owner_id, until) VALUES (%(thread)s, %(owner)s, now())
+    INSERT INTO coming_threads (thread_id, owner_id, until) VALUES (%(thread)s, %(owner)s, now());
+    INSERT INTO sandbox_uses (use_id, thread_id, owner_id, until) VALUES (%(run)s, %(thread)s, %(owner)s, now())
 """
 
 

@@ -11,6 +11,7 @@ from tests.unit.toys import DONE, Toys, connect
 from moorage.errors import Unavailable
 from moorage.ids import ThreadId, UserId, new_thread_id, user_place
 from moorage.sandboxes import places, waiting
+from moorage.sandboxes.place import OpenSandbox
 from moorage.sandboxes.places import vanished
 from moorage.sandboxes.port import (
     CommandResult,
@@ -32,6 +33,7 @@ class World:
         self.now = 0.0
         self.working: set[ThreadId] = set()
         self.held: set[ThreadId] = set()
+        self.used: set[ThreadId] = set()
         self.deleted: set[ThreadId] = set()
         self.answers = True
 
@@ -50,9 +52,17 @@ class World:
 
     @asynccontextmanager
     async def hold_idle(self, thread_ids: Collection[ThreadId]) -> AsyncGenerator[set[ThreadId]]:
-        self.held = set(thread_ids) - await self.busy(thread_ids)
+        self.held = set(thread_ids) - await self.busy(thread_ids) - self.used
         yield self.held
         self.held = set()
+
+    @asynccontextmanager
+    async def in_use(self, thread_id: ThreadId) -> AsyncGenerator[None]:
+        self.used.add(thread_id)
+        try:
+            yield
+        finally:
+            self.used.discard(thread_id)
 
 
 @pytest.fixture
@@ -218,6 +228,24 @@ async def test_no_run_can_start_while_its_sandbox_is_being_stopped(world: World,
     world.toys.fail = lambda _: held.append(set(world.held))
     await server.sweep()
     assert held == [{thread}]
+
+
+async def test_a_sandbox_that_looks_idle_here_is_kept_while_files_are_moved_through_it_elsewhere(
+    world: World, thread: ThreadId
+) -> None:
+    here, elsewhere = world.server(), world.server()
+    await use(here, thread)
+
+    @asynccontextmanager
+    async def download(sandbox: OpenSandbox) -> AsyncGenerator[str]:
+        yield sandbox.id
+
+    async with elsewhere.open(thread, download):
+        world.now = 61
+        assert await here.sweep() == 0
+        assert thread in world.toys.running
+    world.now = 122
+    assert await here.sweep() == 1
 
 
 async def test_the_idle_time_begins_when_the_work_elsewhere_has_ended(world: World, thread: ThreadId) -> None:

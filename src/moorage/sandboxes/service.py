@@ -168,7 +168,7 @@ class Sandboxes:
             async with helper.in_use() as sandbox:
                 return await action(sandbox)
 
-        with self._places.in_use(thread_id):
+        async with self._in_use(thread_id):
             return await patiently(lambda: self._try(thread_id, act, profile))
 
     @asynccontextmanager
@@ -182,8 +182,15 @@ class Sandboxes:
                 sandbox = await stack.enter_async_context(helper.in_use())
                 return await stack.enter_async_context(what(sandbox))
 
-            stack.enter_context(self._places.in_use(thread_id))
+            await stack.enter_async_context(self._in_use(thread_id))
             yield await patiently(lambda: self._try(thread_id, enter, None))
+
+    @asynccontextmanager
+    async def _in_use(self, thread_id: ThreadId) -> AsyncGenerator[None]:
+        """Nothing stops it meanwhile, in this process or another."""
+        with self._places.in_use(thread_id):
+            async with self._work.in_use(thread_id):
+                yield
 
     async def _try[T](self, thread_id: ThreadId, action: Callable[[Helper], Awaitable[T]], profile: str | None) -> T:
         gone: OpenSandbox | None = None

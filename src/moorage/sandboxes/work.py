@@ -22,7 +22,14 @@ class Work(Protocol):
         ...
 
     def hold_idle(self, thread_ids: Collection[ThreadId]) -> AbstractAsyncContextManager[set[ThreadId]]:
-        """Those that have none, and get none before the end of the block: new runs wait, so make it short."""
+        """Those that have none, and get none before the end of the block: new runs wait, so make it short.
+
+        Nor those whose sandbox is used for long outside of runs, by whichever process.
+        """
+        ...
+
+    def in_use(self, thread_id: ThreadId) -> AbstractAsyncContextManager[None]:
+        """Tells that its sandbox is used, until the end of the block. Never raises anything of its own."""
         ...
 
 
@@ -38,3 +45,7 @@ class NoWork:
     @asynccontextmanager
     async def hold_idle(self, thread_ids: Collection[ThreadId]) -> AsyncGenerator[set[ThreadId]]:
         yield set(thread_ids)
+
+    @asynccontextmanager
+    async def in_use(self, thread_id: ThreadId) -> AsyncGenerator[None]:  # noqa: ARG002 -- the port's
+        yield

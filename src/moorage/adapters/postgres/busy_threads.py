@@ -8,12 +8,15 @@ from psycopg import AsyncConnection
 
 from moorage.adapters.postgres.patience import patiently
 from moorage.adapters.postgres.pool import Database
+from moorage.adapters.postgres.sandbox_uses import marked_use
 from moorage.errors import Unavailable
 from moorage.ids import ThreadId, owner_of, user_place
 from moorage.sandboxes.port import fencing_token
 from moorage.telemetry import get_logger
 
 _BUSY = "SELECT DISTINCT thread_id FROM runs WHERE thread_id = ANY(%s) AND status IN ('queued', 'running')"
+
+_USED = "SELECT DISTINCT thread_id FROM sandbox_uses WHERE thread_id = ANY(%s) AND until > now()"
 
 # Whoever submits a run, or answers an approval, locks the thread first.
 _HOLD = "SELECT thread_id FROM threads WHERE thread_id = ANY(%s) ORDER BY thread_id FOR NO KEY UPDATE SKIP LOCKED"
@@ -45,6 +48,8 @@ class BusyThreads:
     async def hold_idle(self, thread_ids: Collection[ThreadId]) -> AsyncGenerator[set[ThreadId]]:
         """Those that have none, and get none before the end of the block: their rows are locked meanwhile.
 
+        Nor those whose sandbox somebody says to be using.
+
         Runs wait for a Postgres that is away. One that goes away within the block locks nothing any more, which is no
         error at its end: what was done under the lock is done.
         """
@@ -56,9 +61,20 @@ class BusyThreads:
             connection = await trying.enter_async_context(self._database.system_transaction())
             held = await _found(connection, _HOLD, thread_ids)
             others = await _found(connection, _EXISTING, set(thread_ids) - held)  # somebody works on their rows
-            idle = set(thread_ids) - others - await _found(connection, _BUSY, thread_ids)
+            used = await _found(connection, _USED, thread_ids)
+            idle = set(thread_ids) - others - used - await _found(connection, _BUSY, thread_ids)
             holding.push_async_callback(_let_go, trying.pop_all())
             return idle
+
+    @asynccontextmanager
+    async def in_use(self, thread_id: ThreadId) -> AsyncGenerator[None]:
+        """Tells that its sandbox is used, when that takes longer than a second. Of runs their rows tell it."""
+        owner = owner_of(thread_id)
+        if owner is None or fencing_token.get() is not None:
+            yield
+            return
+        async with marked_use(self._database, owner, thread_id):
+            yield
 
     async def existing(self, thread_ids: Collection[ThreadId]) -> set[ThreadId]:
         """Those that are there, and of users' own places those whose user is. Runs wait for a Postgres that is away."""

@@ -124,6 +124,7 @@ _TABLES_OF_A_THREAD = (
     "checkpoints",
     "snapshots",
     "coming_threads",
+    "sandbox_uses",
     "threads",
 )
 
