@@ -82,22 +82,16 @@ export async function approveAll(threadId: string, upToSeq: number, key: string)
 /** An approval in the form of a thread's interrupt. Its `seq` is not known and is 0. */
 export function askedOf(approval: Approval): Asked {
   const {
-    thread_id: _thread,
     run_id: runId,
     status,
     decision,
     decided_by,
     decided_via,
     decided_at,
+    executed_input,
+    ...question
   } = approval
-  const { executed_input: executedInput, ...rest } = approval
-  const asked: Asked = {
-    ...(rest as Omit<typeof rest, 'decision'>),
-    runId,
-    seq: 0,
-    status,
-    decision: undefined,
-  }
+  const asked: Asked = { ...question, runId, seq: 0, status, decision: undefined }
   if (decided_at !== undefined) asked.decidedAt = decided_at
   if (status === 'pending') return asked
   return {
@@ -107,7 +101,7 @@ export function askedOf(approval: Approval): Asked {
       by: decided_by,
       via: decided_via ?? (status === 'cancelled' ? 'cancel' : status),
       message: decision?.message,
-      executedInput: executedInput ?? decision?.args,
+      executedInput: executed_input ?? decision?.args,
     },
   }
 }
@@ -165,4 +159,30 @@ function end(): void {
 
 function tick(): void {
   if (document.visibilityState === 'visible') void refreshPending()
+}
+
+/**
+ * The seq up to which all that waits in a thread is what was shown; undefined when something else waits there now.
+ * Those of a thread's events know theirs; for those of the API the thread is asked.
+ */
+export async function seqOf(threadId: string, shown: readonly Asked[]): Promise<number | undefined> {
+  if (shown.every((one) => one.seq > 0)) return Math.max(...shown.map((one) => one.seq))
+  const state = await api.get('/api/sessions/{thread_id}/state', { path: { thread_id: threadId } })
+  const digests = new Set(shown.map((one) => one.digest))
+  return state.pending.every((one) => digests.has(one.digest)) ? state.last_seq : undefined
+}
+
+/** The rules in force in a session, latest first. Throws `Problem`. */
+export async function loadRules(threadId: string): Promise<Rule[]> {
+  const rules: Rule[] = []
+  let cursor: string | null = null
+  do {
+    const page: components['schemas']['RuleList'] = await api.get('/api/sessions/{thread_id}/rules', {
+      path: { thread_id: threadId },
+      query: { limit: 100, ...(cursor === null ? {} : { cursor }) },
+    })
+    rules.push(...page.items)
+    cursor = page.next_cursor
+  } while (cursor !== null)
+  return rules
 }

@@ -1,1 +1,27 @@
-export const inbox = { title: 'Approvals' }
+export const inbox = {
+  title: 'Approvals',
+  waiting: 'Waiting',
+  history: 'History',
+  newest: 'Newest first',
+  oldest: 'Oldest first',
+  order: 'Order',
+  emptyTitle: 'Nothing waits for you',
+  emptyText: 'When an agent wants to run a command or change a file, it asks here.',
+  historyEmpty: 'Nothing has been decided yet.',
+  historyNone: 'Nothing with this status.',
+  status: 'Status',
+  all: 'All',
+  statuses: {
+    approved: 'Approved',
+    edited: 'Edited',
+    rejected: 'Rejected',
+    responded: 'Answered',
+    expired: 'Expired',
+    cancelled: 'Cancelled',
+    superseded: 'Asked anew',
+  },
+  untitled: 'Session without a title',
+  openSession: (title: string) => `Open the session: ${title}`,
+  count: (n: number) => (n === 1 ? '1 approval waits' : `${n} approvals wait`),
+  stale: 'This list may be out of date.',
+}
