@@ -7,6 +7,7 @@ import { nav } from './nav'
 import { problems } from './problems'
 import { risks } from './risks'
 import { sessions } from './sessions'
+import { settings } from './settings'
 
-export const en = { approval, auth, chat, common, nav, problems, inbox, risks, sessions }
+export const en = { approval, auth, chat, common, nav, problems, inbox, risks, sessions, settings }
 export type Messages = typeof en

@@ -8,5 +8,6 @@ import { nav } from './nav'
 import { problems } from './problems'
 import { risks } from './risks'
 import { sessions } from './sessions'
+import { settings } from './settings'
 
-export const zh: Messages = { approval, auth, chat, common, nav, problems, inbox, risks, sessions }
+export const zh: Messages = { approval, auth, chat, common, nav, problems, inbox, risks, sessions, settings }
