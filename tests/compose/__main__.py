@@ -5,6 +5,7 @@ python -m tests.compose CLONE        with COMPOSE_PROJECT_NAME and PORT in the e
 
 import json
 import os
+import re
 import secrets
 import sys
 from collections.abc import Callable
@@ -37,6 +38,7 @@ def main() -> None:
     clone = Path(sys.argv[1])
     client = ApiClient(_URL)
     step("The server answers", lambda: wait_ready(client))
+    step("A browser gets the web UI", look_at_web_ui)
     step("Each container holds what it needs, and no more", look_at_containers)
     step("Secrets are with those who need them", look_at_secrets)
     step("Settings reach those whom they are for", look_at_settings)
@@ -61,6 +63,14 @@ def wait_ready(client: ApiClient) -> None:
         return True
 
     wait_until(is_ready, "the server is ready")
+
+
+def look_at_web_ui() -> None:
+    with httpx.Client(base_url=_URL, headers={"accept": "text/html"}, follow_redirects=True) as browser:
+        page = browser.get("/")
+        expect(page.url.path == "/app/", f"/ leads to {page.url}")
+        script = re.search('src="(/app/assets/[^"]+)"', page.text)
+        expect(script is not None and browser.get(script[1]).is_success, f"no script in {page.text}")
 
 
 def look_at_containers() -> None:
