@@ -1,9 +1,7 @@
 """`make bench`: the limit in process, the server over `/api/chat` and over the LangGraph wire, in turn, with the ratios
 that count; then what durability costs, against bare commits."""
 
-import asyncio
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -11,30 +9,22 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import httpx
+from tests.bench.served import resident_bytes, serving
 
 _HERE = Path(__file__).parent
 _ROUNDS = 3
 _WAYS = ((), ("--wire",))
-_START_SECONDS = 120.0
-_PORT = "8765"
+_PORT = 8765
+_SETTINGS = {"QUOTA_ACTIVE_SESSIONS": "0", "SESSION_LIFE_HOURS": "0", "RUN_CONCURRENCY": "256"}
 _URL = f"http://127.0.0.1:{_PORT}"
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        server = _start(Path(folder))
-        try:
-            asyncio.run(_ready())
-            rounds = [
-                [_run("in_process.py"), *(_run("chat_load.py", _URL, *way) for way in _WAYS)] for _ in range(_ROUNDS)
-            ]
-            single = _run("chat_load.py", _URL, "--runs", "20", "--concurrency", "1")
-            streams = _run("chat_load.py", _URL, "--runs", "200", "--concurrency", "200", "--delay", "0.05")
-            memory = Path(f"/proc/{server.pid}/status").read_text().split("VmRSS:")[1].split("kB")[0].strip()
-        finally:
-            server.terminate()
-            server.wait()
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder), _PORT, **_SETTINGS) as pid:
+        rounds = [[_run("in_process.py"), *(_run("chat_load.py", _URL, *way) for way in _WAYS)] for _ in range(_ROUNDS)]
+        single = _run("chat_load.py", _URL, "--runs", "20", "--concurrency", "1")
+        streams = _run("chat_load.py", _URL, "--runs", "200", "--concurrency", "200", "--delay", "0.05")
+        memory = resident_bytes(pid)
     limit, chat, wire = (
         statistics.median(figures["runs_per_s"] for figures in kind) for kind in zip(*rounds, strict=True)
     )
@@ -42,7 +32,7 @@ def main() -> None:
     print(f"served over the LangGraph wire: {wire} runs/s; ratio {wire / limit:.2f}")
     print(f"first token, 1 at once: {single['first_token_ms']} ms")
     print(f"200 streams of 20 tokens/s: p99 dilation {streams['dilation_p99']}, {streams['failed']} failed")
-    print(f"server's resident memory after that: {int(memory) // 1024} MiB")
+    print(f"server's resident memory after that: {memory // 1024**2} MiB")
     _print_durable(_run("durable.py"))
     _print_sandboxes(_run("sandboxes.py"))
 
@@ -80,32 +70,6 @@ def _print_sandboxes(cost: dict[str, Any]) -> None:
                 f"beside {name}: another tenant's commands {flood['others_p95_over_calm']} x (p95), this process "
                 f"+{flood['memory_grew_mib']} MiB, the next command {flood['next_command_ms']} ms"
             )
-
-
-def _start(folder: Path) -> subprocess.Popen[bytes]:
-    folder.chmod(0o711)
-    settings = {
-        "DATA_DIR": str(folder / "data"),
-        "WORKSPACE_ROOT": str(folder / "workspaces"),
-        "SHARED_DIR": str(folder / "shared"),
-        "QUOTA_ACTIVE_SESSIONS": "0",
-        "SESSION_LIFE_HOURS": "0",
-        "RUN_CONCURRENCY": "256",
-        "LOG_LEVEL": "WARNING",
-        "PORT": _PORT,
-    }
-    command = [sys.executable, "-m", "moorage", "serve"]
-    return subprocess.Popen(command, env={**os.environ, **settings}, cwd=folder)
-
-
-async def _ready() -> None:
-    async with asyncio.timeout(_START_SECONDS), httpx.AsyncClient() as client:
-        while True:
-            try:
-                if (await client.get(f"{_URL}/readyz")).is_success:
-                    return
-            except httpx.TransportError:
-                await asyncio.sleep(0.2)
 
 
 def _run(script: str, *arguments: str) -> dict[str, Any]:

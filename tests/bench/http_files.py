@@ -1,6 +1,6 @@
 """200 MiB of files over HTTP, both ways, through a server of its own, in files as large as uploads may be.
 
-    .venv/bin/python tests/bench/http_files.py
+    .venv/bin/python -m tests.bench.http_files
 
 Prints one JSON object: MiB/s, and how many seconds of the server's own processor that took, each way; and by how many
 MiB the server's memory grew. The last one of these does not depend on what else the machine does.
@@ -9,38 +9,35 @@ MiB the server's memory grew. The last one of these does not depend on what else
 import http.client
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+from tests.bench.served import resident_bytes, serving
 
 _MIB = 1024 * 1024
 _FILE_MIB = 25
 _FILES = 8
 _PORT = 8766
-_START_SECONDS = 120
 _ACCOUNT = json.dumps({"username": "alice", "password": "correct horse battery"})
 _JSON = {"content-type": "application/json"}
 _FORM = {"content-type": "multipart/form-data; boundary=b"}
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="moorage-bench-") as name, _server(Path(name)) as pid:
+    with tempfile.TemporaryDirectory(prefix="moorage-bench-") as name, serving(Path(name), _PORT) as pid:
         client = _Client()
         content = os.urandom(_MIB) * _FILE_MIB
         client.put("first", b"")  # makes the sandbox
-        before = _resident(pid)
+        before = resident_bytes(pid)
         figures = {
             "raw_up": _measured(pid, lambda: _each(lambda number: client.put(f"f{number}", content))),
             "form_up": _measured(pid, lambda: _each(lambda number: client.upload(f"f{number}", content))),
             "down": _measured(pid, lambda: _each(lambda number: client.get("content", f"f{number}"))),
             "zip": _measured(pid, lambda: client.get("zip", "")),
         }
-        print(json.dumps({**figures, "server_grew_mib": round((_resident(pid) - before) / _MIB, 1)}))
+        print(json.dumps({**figures, "server_grew_mib": round((resident_bytes(pid) - before) / _MIB, 1)}))
         client.delete()
 
 
@@ -99,48 +96,6 @@ def _measured(pid: int, transfer: Callable[[], None]) -> dict[str, float]:
 def _processor_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _resident(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-@contextmanager
-def _server(folder: Path) -> Generator[int]:
-    """Its process id."""
-    folder.chmod(0o711)
-    settings = {
-        "DATA_DIR": str(folder / "data"),
-        "WORKSPACE_ROOT": str(folder / "workspaces"),
-        "SHARED_DIR": str(folder / "shared"),
-        "LOG_LEVEL": "WARNING",
-        "PORT": str(_PORT),
-    }
-    command = [sys.executable, "-m", "moorage", "serve"]
-    server: subprocess.Popen[Any] = subprocess.Popen(
-        command, env={**os.environ, **settings}, cwd=folder, stdout=subprocess.DEVNULL
-    )
-    try:
-        _wait_until_ready()
-        yield server.pid
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def _wait_until_ready() -> None:
-    deadline = time.monotonic() + _START_SECONDS
-    while time.monotonic() < deadline:
-        connection = http.client.HTTPConnection("127.0.0.1", _PORT, timeout=5)
-        try:
-            connection.request("GET", "/readyz")
-            if connection.getresponse().status == 200:
-                return
-        except OSError:
-            time.sleep(0.2)
-        finally:
-            connection.close()
-    raise SystemExit("the server did not start")
 
 
 if __name__ == "__main__":

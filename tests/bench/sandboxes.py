@@ -76,8 +76,9 @@ def _http(arguments: argparse.Namespace) -> dict[str, Any]:
     settings = {"SANDBOX": "bubblewrap" if arguments.bubblewrap else "docker"}
     if arguments.runtime:
         settings["SANDBOX_RUNTIME"] = arguments.runtime
-    command = [sys.executable, str(Path(__file__).with_name("http_files.py"))]
-    return json.loads(subprocess.check_output(command, env={**os.environ, **settings}))
+    command = [sys.executable, "-m", "tests.bench.http_files"]
+    repository = Path(__file__).parents[2]
+    return json.loads(subprocess.check_output(command, env={**os.environ, **settings}, cwd=repository))
 
 
 @asynccontextmanager
