@@ -13,7 +13,7 @@ from moorage.adapters.postgres.run_queue import PostgresRunQueue
 from moorage.adapters.postgres.threads import PostgresThreadStore
 from moorage.claims import Claim
 from moorage.ids import ThreadId, UserId, new_thread_id
-from moorage.runs.ports import EventLog, RunQueue
+from moorage.runs.ports import EventLog, MessageQueue
 from moorage.runs.run import BusyPolicy, Started
 from moorage.threads import NewThread
 
@@ -25,7 +25,7 @@ ALICE = UserId("alice")
 class Ports(ABC):
     """A queue and its log, with what a test needs around them."""
 
-    queue: RunQueue
+    queue: MessageQueue
     log: EventLog
 
     @abstractmethod

@@ -21,7 +21,6 @@ from moorage.runs.run import (
     QueueFull,
     RunKind,
     RunNotFound,
-    RunRequest,
     RunStatus,
     Started,
 )
@@ -136,7 +135,7 @@ class MemoryEventLog:
 
 
 class MemoryRunQueue:
-    """`moorage.runs.ports.RunQueue`. Sessions do not expire here."""
+    """`moorage.runs.ports.MessageQueue`. Sessions do not expire here."""
 
     def __init__(self, log: MemoryEventLog, *, queue_limit: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
@@ -146,17 +145,8 @@ class MemoryRunQueue:
         self._claims = itertools.count(1)
 
     async def submit(
-        self,
-        owner: UserId,
-        thread_id: ThreadId,
-        *,
-        content: str | None,
-        policy: BusyPolicy,
-        idempotency_key: str | None,
-        request: RunRequest | None = None,
+        self, owner: UserId, thread_id: ThreadId, *, content: str, policy: BusyPolicy, idempotency_key: str | None
     ) -> Started:
-        if content is None or request is not None:
-            raise NotImplementedError("Requests of the wire need Postgres")
         thread = self._log.threads.get(thread_id)
         if thread is None or thread.owner_id != owner:
             raise ThreadNotFound

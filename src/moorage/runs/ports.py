@@ -10,22 +10,13 @@ from moorage.ids import RunId, ThreadId, UserId
 from moorage.runs.run import BusyPolicy, ClaimedRun, Outcome, Run, RunRequest, RunStatus, Started
 
 
-class RunQueue(Protocol):
-    """Runs that wait, run and end. One run of a thread at a time, first in, first out."""
+class MessageQueue(Protocol):
+    """Runs that answer messages: they wait, run and end. One run of a thread at a time, first in, first out."""
 
     async def submit(
-        self,
-        owner: UserId,
-        thread_id: ThreadId,
-        *,
-        content: str | None,
-        policy: BusyPolicy,
-        idempotency_key: str | None,
-        request: RunRequest | None = None,
+        self, owner: UserId, thread_id: ThreadId, *, content: str, policy: BusyPolicy, idempotency_key: str | None
     ) -> Started:
         """Store a message and its run in one transaction, with what its policy does to the run before it.
-
-        Without `content` it is the request that says what the graph is fed.
 
         Raises SessionClosed, SessionExpired, ApprovalPending, QueueFull, Conflict (busy) or IdempotencyMismatch. A
         repeated `idempotency_key` with the same content answers with the run that it started.
@@ -79,6 +70,23 @@ class RunQueue(Protocol):
 
         One that was claimed `max_attempts` times ends as `crashed_repeatedly`, one that was to stop as cancelled.
         """
+        ...
+
+
+class RunQueue(MessageQueue, Protocol):
+    """The same, and runs that clients of the wire ask for: these need states, which only a database has."""
+
+    async def submit(
+        self,
+        owner: UserId,
+        thread_id: ThreadId,
+        *,
+        content: str | None,
+        policy: BusyPolicy,
+        idempotency_key: str | None,
+        request: RunRequest | None = None,
+    ) -> Started:
+        """As for a message. Without `content` it is the request that says what the graph is fed."""
         ...
 
 
