@@ -1,7 +1,6 @@
 """Tenants work while sandboxes, and those who keep them, are broken; then nothing is lost, and nothing is left."""
 
 import asyncio
-import random
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable
@@ -16,9 +15,10 @@ from tests.faults.sandbox_faults import Engine, Scene, possible, restart_everybo
 from tests.faults.tenant import Tenant, outcomes
 from tests.faults.waiting import eventually
 from tests.faults.world import World
+from tests.uids import own_uids
 
 _USERS = ("alice", "bob")
-_UIDS_PER_WORLD = 2000
+_UIDS = own_uids(13_000, 14_999)  # processes are found by them
 _REST_SECONDS = 180
 _NOTHING_LEFT_SECONDS = 120
 _IDLE_MINUTES = 0.2
@@ -56,12 +56,11 @@ async def open_scene(
     world: World, kind: Kind, rng: Random, *, tenants: int, engine: Engine | None = None
 ) -> AsyncGenerator[Scene]:
     """Two servers, a worker and a broker if wanted; afterwards they are gone, and whatever a failure left with them."""
-    first = 1_000_000 + random.SystemRandom().randrange(1000) * _UIDS_PER_WORLD  # processes are found by them
-    machine = Machine(world.folder, range(first, first + _UIDS_PER_WORLD))
+    machine = Machine(world.folder, _UIDS)
     world.sandbox = "bubblewrap" if kind == "bubblewrap" else "docker"
     settings = {
         "sandbox_storage": "auto",
-        "sandbox_uid_range": f"{first}-{first + _UIDS_PER_WORLD - 1}",
+        "sandbox_uid_range": f"{_UIDS.start}-{_UIDS[-1]}",
         "sandbox_disk_mb": 64,
         "sandbox_files": 2000,
         "sandbox_shared_disk_mb": 32,

@@ -15,9 +15,10 @@ from tests.faults.server import Server
 from tests.faults.user import Thread, persist
 from tests.faults.waiting import eventually
 from tests.faults.world import World, docker, open_world, processes_with
+from tests.uids import own_uids
 
 _SEED = 13  # a workspace is unmounted, a sandbox paused, the worker killed, a helper killed
-_UIDS = range(900_000, 902_000)
+_UIDS = own_uids(11_000, 12_999)
 _OWN_FILE_SYSTEMS = {"sandbox_storage": "auto", "sandbox_uid_range": f"{_UIDS.start}-{_UIDS.stop - 1}"}
 _TAKEN_SECONDS = 30
 

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import docker
 import docker.errors
+from tests.uids import own_uids
 
 from moorage.adapters.docker import ContainerSettings, DockerSandboxes, Limits
 from moorage.adapters.folders import Folders, Registry
@@ -20,6 +21,8 @@ from moorage.sandboxes.profiles import SandboxProfile
 
 IMAGE = "moorage-sandbox:dev"
 SMALL = SandboxProfile(image=IMAGE, memory_mb=256, pids=96, disk_mb=64, file_mb=32, tmp_mb=32, max_files=5000)
+_INSTALLATIONS, _UIDS_EACH = 100, 1000
+_UIDS = own_uids(100_000, 199_999)
 PROFILES = {"default": SMALL, "other": replace(SMALL, name="other", memory_mb=300)}
 
 
@@ -88,8 +91,9 @@ def new_provider(
     warm: int = 0,
     **settings: Any,
 ) -> tuple[DockerSandboxes, Folders]:
-    first = 400_000 + int(installation.removeprefix("test")[:4], 16) * 1000  # tests find processes by their uid
-    registry = Registry(root / "workspaces" / ".registry.sqlite3", uids=range(first, first + 1000))
+    first = int(installation.removeprefix("test")[:4], 16) % _INSTALLATIONS * _UIDS_EACH
+    uids = _UIDS[first : first + _UIDS_EACH]  # tests find processes by them
+    registry = Registry(root / "workspaces" / ".registry.sqlite3", uids=uids)
     folders = Folders(root / "workspaces", root / "shared", registry=registry, shared_disk_mb=64)
     made = ContainerSettings(installation, **settings)
     return DockerSandboxes(made, folders=folders, profiles=profiles, limits=limits, warm=warm), folders
