@@ -2,7 +2,8 @@
 
 import os
 import subprocess
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,9 @@ from moorage.sandboxes.profiles import SandboxProfile
 ALICE, BOB = UserId("alice"), UserId("bob")
 UIDS = own_uids(10_000, 10_999)
 SMALL = SandboxProfile(disk_mb=16, max_files=200)
+
+_MOMENT_SECONDS = 10
+_POLL_SECONDS = 0.02
 
 Storage = Literal["auto", "loop", "quota", "watch"]
 
@@ -56,6 +60,17 @@ class World:
         """The files of ours that are disks now."""
         done = subprocess.run(["losetup", "--noheadings", "--output", "BACK-FILE"], capture_output=True, text=True)
         return {line.strip() for line in done.stdout.splitlines() if line.strip().startswith(str(self.base))}
+
+    def images_once(self, wanted: Callable[[set[str]], bool]) -> set[str]:
+        """The same, once they are as wanted, or as they are after a while.
+
+        Whoever starts a sandbox on this machine has a copy of all mounts for a moment, so a disk that was let go may
+        stay one until then.
+        """
+        deadline = time.monotonic() + _MOMENT_SECONDS
+        while not wanted(images := self.images()) and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+        return images
 
     def images_of(self, place: Place) -> int:
         return sum(place.name in image for image in self.images())

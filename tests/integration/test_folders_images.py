@@ -101,7 +101,7 @@ def test_a_server_killed_while_it_prepares_a_folder_leaves_one_that_can_be_prepa
         assert (step, wrote.stderr) == (step, "")
         folders.delete(threads[-1])
     assert set(folders.threads()) == {kept.name, threads[-1]}
-    assert len(world.images()) == 3  # the shared folder too
+    assert len(world.images_once(lambda images: len(images) == 3)) == 3  # the shared folder too
 
 
 def test_a_server_killed_while_it_deletes_a_folder_leaves_one_that_can_be_deleted(
@@ -119,7 +119,8 @@ def test_a_server_killed_while_it_deletes_a_folder_leaves_one_that_can_be_delete
         folders.delete(threads[-1])
         assert (step, folders.threads()) == (step, [])
     assert [path for path in (world.root / ALICE).rglob("*") if path.name != ".images"] == []
-    assert not any(thread_id in image for image in world.images() for thread_id in threads)
+    left = world.images_once(lambda images: not any(thread_id in image for image in images for thread_id in threads))
+    assert not any(thread_id in image for image in left for thread_id in threads)
 
 
 def test_a_server_killed_while_it_adopts_a_spare_place_loses_nothing(world: World, folders: Folders) -> None:
@@ -170,7 +171,7 @@ def test_what_is_released_is_no_disk_any_more_and_the_shared_folder_goes_last(wo
     assert first.shared.path in world.mounts()
     folders.release(ThreadId(second.name))
     assert world.mounts() == []
-    assert world.images() == set()
+    assert world.images_once(lambda images: not images) == set()
 
 
 def test_what_is_busy_can_be_released(world: World, folders: Folders, place: Place) -> None:
