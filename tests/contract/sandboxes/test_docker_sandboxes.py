@@ -3,7 +3,6 @@
 import asyncio
 import secrets
 import sys
-import time
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from moorage.errors import InvalidInput
 from moorage.ids import ThreadId
 from moorage.sandboxes.port import Outcome, SandboxGone, SandboxUnavailable, StaleClaim
 
-_KILL_SECONDS = 2.0
+_DEAD_SECONDS = 2.0  # as promised; the new container may take longer
 _BOMB = """
 import os
 while True:
@@ -171,10 +170,10 @@ class TestKillingAll:
             sandbox.run(f"setsid sleep {seconds} & ({stopped}) & sleep {seconds}", time_limit=60)
         )
         assert await eventually(lambda: len(processes_with(marker)) == 3, within=20)
-        began = time.monotonic()
-        await dock.provider.kill_all(thread_id)
+        killing = asyncio.create_task(dock.provider.kill_all(thread_id))
+        assert await eventually(lambda: not processes_with(marker), within=_DEAD_SECONDS)
+        await killing
         assert processes_with(marker) == []
-        assert time.monotonic() - began < _KILL_SECONDS
         assert (await running).outcome is Outcome.LOST
         assert dock.inspect(thread_id)["State"]["Running"]
         assert (await dock.run(thread_id, "echo fine")).output == "fine\n"

@@ -2,8 +2,8 @@
 
 import asyncio
 import subprocess
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from tests.contract.sandboxes.dock import Dock, open_dock
@@ -12,6 +12,8 @@ from tests.contract.sandboxes.harness import eventually, processes_with
 from moorage.adapters.docker.engine import Engine
 from moorage.ids import ThreadId
 
+_STARTS = 20
+_SILENT_SECONDS = 2
 _STOP_ALL = "exec python3 -c 'import os, signal\nwhile True:\n os.kill(-1, signal.SIGSTOP)  # marker-{0}'"
 
 
@@ -38,8 +40,8 @@ async def test_all_that_an_agent_runs_is_killed_though_nothing_can_start_beside_
 async def test_a_container_in_which_a_start_is_stopped_half_way_is_killed_and_serves_again(tmp_path: Path) -> None:
     async with _stopping_all(tmp_path) as (dock, thread_id, marker):
         deaf = await dock.provider.open_helper(thread_id)  # of another process: it will never say hello
-        container = dock.container(thread_id)
-        assert await asyncio.to_thread(eventually_deaf, container)
+        with starting(dock.container(thread_id), user=dock.folders.identity(thread_id).uid) as start:
+            assert await asyncio.to_thread(eventually_deaf, dock.container(thread_id), start)
         await dock.provider.kill_all(thread_id)
         assert not processes_with(marker)
         assert (await dock.run(thread_id, "echo fine")).output == "fine\n"
@@ -60,11 +62,27 @@ async def test_only_the_stuck_container_is_ended_not_one_whose_name_looks_alike(
         assert dock.inspect(alike)["State"]["Running"]
 
 
-def eventually_deaf(container: str) -> bool:
-    """Whether the engine has come to say no more about this container."""
-    for _ in range(10):
+@contextmanager
+def starting(container: str, *, user: int) -> Generator[Callable[[], None]]:
+    """Has the engine start one more process of this user in the container, without waiting for it."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> None:
+        command = ["docker", "exec", "--user", str(user), container, "true"]
+        started.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def eventually_deaf(container: str, start: Callable[[], None]) -> bool:
+    """Whether the engine has come to say no more about it: some start is stopped half-way, if not the first."""
+    for _ in range(_STARTS):
         try:
-            subprocess.run(["docker", "inspect", container], capture_output=True, timeout=2, check=True)
+            subprocess.run(["docker", "inspect", container], capture_output=True, timeout=_SILENT_SECONDS, check=True)
         except subprocess.TimeoutExpired:
             return True
+        start()
     return False

@@ -6,7 +6,6 @@ import secrets
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
 
@@ -16,8 +15,7 @@ from tests.contract.sandboxes.harness import Harbour, eventually, processes_with
 from moorage.ids import ThreadId
 from moorage.sandboxes.port import Outcome, Sandbox, fencing_token
 
-_KILL_SECONDS = 2.0
-_NEXT_SECONDS = 1.0
+_DEAD_SECONDS = 2.0  # as promised
 _OLD_CLAIM, _NEW_CLAIM = 7, 8
 
 
@@ -57,13 +55,11 @@ async def test_a_frozen_server_s_processes_are_killed_and_files_stay(
     with other_server(harbour, thread_id, f"echo kept > note; {command}") as other:
         assert await eventually(lambda: len(processes_with(marker)) == 2, within=20)
         os.kill(other.pid, signal.SIGSTOP)
-        began = time.monotonic()
-        await harbour.sandboxes.kill_leftovers(thread_id)
+        killing = asyncio.create_task(harbour.sandboxes.kill_leftovers(thread_id))
+        assert await eventually(lambda: not processes_with(marker), within=_DEAD_SECONDS)
+        await killing
         assert processes_with(marker) == []
-        assert time.monotonic() - began < _KILL_SECONDS
-        began = time.monotonic()
         assert (await sandbox.run("cat note", time_limit=10)).output == "kept\n"
-        assert time.monotonic() - began < _NEXT_SECONDS
 
 
 async def test_a_frozen_server_that_wakes_up_does_not_touch_what_its_successor_runs(
@@ -93,7 +89,7 @@ async def test_a_killed_server_s_processes_do_not_survive_the_takeover(
         assert await eventually(lambda: len(processes_with(marker)) == 2, within=20)
         other.kill()
         await harbour.sandboxes.kill_leftovers(thread_id)
-        assert await eventually(lambda: not processes_with(marker), within=_KILL_SECONDS)
+        assert await eventually(lambda: not processes_with(marker), within=_DEAD_SECONDS)
         assert (await sandbox.run("echo fine", time_limit=10)).output == "fine\n"
 
 
@@ -102,7 +98,7 @@ async def test_a_killed_server_s_processes_die_with_it(harbour: Harbour, thread_
     with other_server(harbour, thread_id, command) as other:
         assert await eventually(lambda: len(processes_with(marker)) == 2, within=20)
         other.kill()
-        assert await eventually(lambda: not processes_with(marker), within=_KILL_SECONDS)
+        assert await eventually(lambda: not processes_with(marker), within=_DEAD_SECONDS)
 
 
 async def test_other_threads_go_on(harbour: Harbour, thread_id: ThreadId, sandbox: Sandbox) -> None:
