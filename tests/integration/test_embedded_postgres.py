@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from tests.faults.waiting import eventually
 
 from moorage.adapters.embedded_cluster import EmbeddedPostgresError
 from moorage.adapters.embedded_postgres import open_embedded_postgres
@@ -174,8 +175,13 @@ async def test_it_comes_back_within_seconds_when_it_dies(data_dir: Path, number:
 
 async def test_it_is_stopped_also_while_it_is_coming_back(data_dir: Path) -> None:
     async with open_embedded_postgres(data_dir):
-        os.kill(postmaster(data_dir), signal.SIGKILL)
-        await asyncio.sleep(0.11)  # the watcher looks every 100 ms
+        first = postmaster(data_dir)
+
+        async def another_starts() -> bool:
+            return bool({*servers_of(data_dir)} - {str(first)})
+
+        os.kill(first, signal.SIGKILL)
+        await eventually(another_starts, seconds=20, what="another is started")
     assert servers_of(data_dir) == []
 
 

@@ -10,6 +10,7 @@ import pytest
 from deepagents.backends.protocol import ExecuteResponse
 from tests.conftest import AddUser
 from tests.fake_agent import calls
+from tests.faults.waiting import eventually
 from tests.integration.runs_harness import ALICE, APPROVE, PATIENCE, Harbor, end_of, open_harbor
 from tests.integration.test_recovery import (
     SCRIPT,
@@ -96,8 +97,7 @@ async def test_a_message_that_waits_behind_an_approval_goes_on_when_that_expires
         second = await harbor.start(thread, "hello")
         release.set()
         assert end_of(await harbor.told(thread, first)) == "interrupted"
-        await asyncio.sleep(0.05)
-        await harbor.approval_store.expire()
+        await eventually(harbor.approval_store.expire, seconds=PATIENCE, what="the approval's time is up")
         harbor.queue.wake()
         assert end_of(await harbor.told(thread, second)) == "success"
         assert "not decide in time" in seen_results(harbor)["c1"]
@@ -265,7 +265,7 @@ async def test_a_worker_that_stops_leaves_a_sub_agent_between_its_steps(open_wit
         decided = await harbor.answer(thread, s1=APPROVE)
         await command_started(harbor)
         stopping = asyncio.create_task(harbor.workers[0].stop(patience=PATIENCE))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)  # it has asked its run to end
         harbor.sandbox.hold["ls"].set()
         await stopping
     async with open_harbor(database, script) as harbor:
