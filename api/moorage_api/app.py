@@ -8,6 +8,7 @@ from fastapi.middleware.cors import CORSMiddleware
 
 from moorage.runtime import Runtime
 from moorage_api import (
+    admin,
     approvals,
     auth,
     chat,
@@ -66,7 +67,7 @@ def create_app(runtime: Runtime, *, web_folder: Path = web_ui.WEB_FOLDER) -> Fas
     app.state.runtime = runtime
     app.state.open_streams = OpenStreams(runtime.settings.quota_open_streams)
     app.state.web_ui = web_ui.WebUi(web_folder)
-    for module in (web_ui, auth, keys, webhooks, health, protocol):
+    for module in (web_ui, auth, keys, webhooks, health, protocol, admin):
         app.include_router(module.router)
     for module in (*_CORE, *_OPENAI, *_LANGGRAPH):
         app.include_router(module.router, dependencies=[Depends(refuse_new_work)])

@@ -18,6 +18,7 @@ _NAMES: dict[str, Any] = {
     "schedule": "0 0 1 1 *",
     "channels": ["values", "messages", "lifecycle"],
     "password": PASSWORD,
+    "new_password": PASSWORD,
 }
 
 
@@ -36,6 +37,9 @@ async def things_for(user: User, operation: str) -> dict[str, str]:
         things["cron_id"] = await _made(user, "/runs/crons", "cron_id", assistant_id="agent", schedule="0 0 1 1 *")
     elif "{key_id}" in operation:
         things["key_id"] = await _made(user, "/api/auth/keys", "key_id", name="key")
+    elif "{user_id}" in operation:
+        name = f"user-{uuid.uuid4().hex[:8]}"
+        things["user_id"] = await _made(user, "/api/admin/users", "user_id", username=name, password=PASSWORD)
     elif "{model_id}" in operation:
         things["model_id"] = "agent"
     return things

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from tests.api.harness import PASSWORD, NewUser, Server, User
-from tests.api.test_routes import ACCESS, call
+from tests.api.test_routes import ACCESS, call, with_access
 
 from moorage.errors import Unauthenticated
 from moorage.identity import Scope
@@ -21,7 +21,7 @@ OTHER = "another battery staple"
 # What no key may do, what answers approvals, and what only reads although it is a POST.
 LOGIN_ONLY = {
     "POST /api/auth/logout", "POST /api/auth/logout-all", "POST /api/auth/password", "POST /api/auth/keys",
-    "GET /api/auth/keys", "DELETE /api/auth/keys/{key_id}", "GET /api/auth/webhook-secret",
+    "GET /api/auth/keys", "DELETE /api/auth/keys/{key_id}", "GET /api/auth/webhook-secret", *with_access("admin"),
 }  # fmt: skip
 APPROVES = {
     "POST /api/approvals/{interrupt_id}/decision", "POST /api/resume/{thread_id}",

@@ -11,7 +11,7 @@ from tests.api.harness import NewUser, Server
 
 from moorage_api.app import create_app
 
-Access = Literal["public", "user", "owner"]
+Access = Literal["public", "user", "owner", "admin"]
 
 # Every operation is declared here, or the first test fails.
 ACCESS: dict[str, Access] = {
@@ -39,6 +39,14 @@ ACCESS: dict[str, Access] = {
     "GET /api/auth/keys": "user",
     "DELETE /api/auth/keys/{key_id}": "user",
     "POST /api/auth/ws-ticket": "user",
+    "GET /api/admin/users": "admin",
+    "POST /api/admin/users": "admin",
+    "PATCH /api/admin/users/{user_id}": "admin",
+    "POST /api/admin/users/{user_id}/password": "admin",
+    "GET /api/admin/sandboxes": "admin",
+    "POST /api/admin/sandboxes/{thread_id}/stop": "admin",
+    "GET /api/admin/check": "admin",
+    "GET /api/admin/usage": "admin",
     "POST /api/sessions": "user",
     "GET /api/sessions": "user",
     "GET /api/sessions/{thread_id}": "owner",
@@ -163,6 +171,9 @@ BODIES: dict[str, dict[str, object]] = {
     "POST /api/resume/{thread_id}": {"action": "continue"},
     "POST /api/approvals/{interrupt_id}/decision": {"type": "approve"},
     "POST /api/files/{thread_id}/mkdir": {"path": "a"},
+    "POST /api/admin/users": {"username": "nobody", "password": "correct horse battery"},
+    "PATCH /api/admin/users/{user_id}": {"active": False},
+    "POST /api/admin/users/{user_id}/password": {"new_password": "correct horse battery"},
     "POST /api/files/{thread_id}/move": {"from": "a", "to": "b"},
     "PATCH /threads/{thread_id}": {"metadata": {"a": 1}},
     "POST /threads/{thread_id}/state": {"values": None},
@@ -200,7 +211,7 @@ async def test_every_mounted_operation_is_declared(server: Server):
     assert set(operations(create_app(server.runtime).routes)) == {*ACCESS, *SOCKETS}
 
 
-@pytest.mark.parametrize("operation", with_access("user") + with_access("owner"))
+@pytest.mark.parametrize("operation", with_access("user") + with_access("owner") + with_access("admin"))
 @pytest.mark.parametrize("token", [None, "garbage", "a.b.c"])
 async def test_without_a_valid_token_the_answer_is_401(server: Server, operation: str, token: str | None):
     headers = {"authorization": f"Bearer {token}"} if token else {}
@@ -211,6 +222,13 @@ async def test_without_a_valid_token_the_answer_is_401(server: Server, operation
         assert set(reply.json()["error"]) == {"message", "type", "code", "param"}
     else:
         assert reply.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("operation", with_access("admin"))
+async def test_who_is_no_administrator_is_refused(new_user: NewUser, operation: str):
+    al = await new_user("al")
+    reply = await call(al.client, operation, user_id="al", thread_id="al-00000000-0000-4000-8000-000000000000")
+    assert (reply.status_code, reply.json()["code"]) == (403, "admin_required")
 
 
 @pytest.mark.parametrize("operation", with_access("owner"))

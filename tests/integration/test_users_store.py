@@ -17,6 +17,7 @@ from moorage.adapters.postgres.users import PostgresUserStore
 from moorage.errors import InvalidPayload
 from moorage.identity import User
 from moorage.identity.port import RefreshUse, Standing
+from moorage.identity.user import LastAdmin
 from moorage.ids import UserId
 from moorage.paging import encode_cursor
 
@@ -278,3 +279,30 @@ async def test_an_admin_made_meanwhile_makes_the_link_dead(store: PostgresUserSt
     await store.offer_setup(b"link", lifetime=HOUR)
     await added(store, BOB, is_admin=True)
     assert not await store.add_first_admin(b"link", ALICE, "hash")
+
+
+async def test_the_last_administrator_is_spared(store: PostgresUserStore) -> None:
+    await added(store, ALICE, is_admin=True)
+    await added(store, BOB)
+    with pytest.raises(LastAdmin):
+        await store.set_active(ALICE, active=False, spare_last_admin=True)
+    assert await store.set_active(BOB, active=False, spare_last_admin=True)
+    assert await store.set_active(ALICE, active=False)
+
+
+async def test_of_administrators_who_disable_each_other_at_once_one_stays(store: PostgresUserStore) -> None:
+    names = [UserId(f"admin{number}") for number in range(4)]
+    for name in names:
+        await added(store, name, is_admin=True)
+    disabling = (store.set_active(name, active=False, spare_last_admin=True) for name in names)
+    outcomes = await asyncio.gather(*disabling, return_exceptions=True)
+    assert [isinstance(outcome, LastAdmin) for outcome in outcomes].count(True) == 1
+    assert [user.is_active for user in (await store.search(limit=10, cursor=None)).items].count(True) == 1
+
+
+async def test_users_are_found_by_a_part_of_name_or_email(store: PostgresUserStore) -> None:
+    await added(store, ALICE)
+    await added(store, BOB)
+    for part, expected in {"LIC": [ALICE], "bob@ex": [BOB], "example": [ALICE, BOB], "%": [], "\x00b": [BOB]}.items():
+        page = await store.search(query=part, limit=10, cursor=None)
+        assert [user.user_id for user in page.items] == expected

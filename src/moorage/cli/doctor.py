@@ -7,8 +7,9 @@ from typing import Annotated
 import orjson
 import typer
 
-from moorage.cli.checks import Finding, Status, check_python, run_checks
+from moorage.cli.checks import check_python, run_checks
 from moorage.cli.terminal import EXIT_FAILED
+from moorage.runtime.checks import Finding, Status
 from moorage.settings import SettingsError, load_settings
 from moorage.telemetry import set_up_logging
 

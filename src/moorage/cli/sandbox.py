@@ -13,6 +13,7 @@ from moorage.cli.sandbox_access import with_provider, with_threads
 from moorage.cli.sandbox_build import build
 from moorage.errors import Conflict, NotFound
 from moorage.ids import ThreadId, owner_of
+from moorage.sandboxes.operating import Operating, SandboxBusy
 from moorage.sandboxes.places import vanished
 from moorage.sandboxes.port import SandboxInfo, SandboxProvider, SandboxStats
 
@@ -124,13 +125,10 @@ def stats(
 
 async def _stop(provider: SandboxProvider, threads: BusyThreads, thread_id: ThreadId, *, force: bool) -> None:
     await _find(provider, thread_id)
-    if force:
-        await provider.pause(thread_id)
-        return
-    async with threads.hold_idle([thread_id]) as idle:
-        if thread_id not in idle:
-            raise Conflict("A run of this thread is going on or about to: cancel it first, or stop with --force")
-        await provider.pause(thread_id)
+    try:
+        await Operating(provider, threads).stop(thread_id, force=force)
+    except SandboxBusy:
+        raise Conflict("A run of this thread is going on or about to: cancel it first, or stop with --force") from None
 
 
 async def _collect(

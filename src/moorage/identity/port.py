@@ -58,14 +58,19 @@ class UserStore(Protocol):
         """None when there is no such user. A token is revoked when it is, or when its family is."""
         ...
 
-    async def search(self, *, limit: int, cursor: str | None) -> Page[User]: ...
+    async def search(self, *, query: str | None = None, limit: int, cursor: str | None) -> Page[User]:
+        """Users by name; `query` is a part of a name or of an email address, upper or lower case."""
+        ...
 
     async def set_password(self, user_id: UserId, password_hash: str, *, keep_keys: bool = False) -> bool:
         """Also ends every token of the user, and their API keys unless kept; False when there is no such user."""
         ...
 
-    async def set_active(self, user_id: UserId, *, active: bool) -> bool:
-        """Disabling also ends every token and API key of the user; False when there is no such user."""
+    async def set_active(self, user_id: UserId, *, active: bool, spare_last_admin: bool = False) -> bool:
+        """Disabling also ends every token and API key of the user; False when there is no such user.
+
+        To spare the last administrator raises LastAdmin, also when several are disabled at once.
+        """
         ...
 
     async def end_all_tokens(self, user_id: UserId) -> None: ...

@@ -34,6 +34,13 @@ class LoginRequired(PermissionDenied):
         super().__init__("No API key may do this: log in and send the access token")
 
 
+class AdminRequired(PermissionDenied):
+    code = "admin_required"
+
+    def __init__(self) -> None:
+        super().__init__("Only an administrator may do this")
+
+
 @dataclass(frozen=True, slots=True)
 class TokenProof:
     """What a valid access token says. `family` is the log-in that it and its refresh tokens come of."""
@@ -70,6 +77,11 @@ class Principal:
         """Raise ScopeMissing unless the caller may do what `scope` names."""
         if scope not in self.scopes:
             raise ScopeMissing(scope)
+
+    def require_admin(self) -> None:
+        """Raise AdminRequired unless the caller is an administrator who logged in."""
+        if not self.is_admin:
+            raise AdminRequired
 
     def require_login(self) -> TokenProof:
         """The access token that proved the caller; raises LoginRequired for an API key."""

@@ -227,14 +227,14 @@ class Identity:
             raise NoSuchUser
         self._forget_standings()
 
-    async def set_active(self, user_id: str, *, active: bool) -> None:
-        """Disable a user, ending their tokens and API keys, or let them in again; raises NoSuchUser."""
-        if not await self._store.set_active(_user_id(user_id), active=active):
+    async def set_active(self, user_id: str, *, active: bool, spare_last_admin: bool = False) -> None:
+        """Disable a user, ending their tokens and API keys, or let them in again; raises NoSuchUser or LastAdmin."""
+        if not await self._store.set_active(_user_id(user_id), active=active, spare_last_admin=spare_last_admin):
             raise NoSuchUser
         self._forget_standings()
 
-    async def list_users(self, *, limit: int = 100, cursor: str | None = None) -> Page[User]:
-        return await self._store.search(limit=limit, cursor=cursor)
+    async def list_users(self, *, query: str | None = None, limit: int = 100, cursor: str | None = None) -> Page[User]:
+        return await self._store.search(query=query, limit=limit, cursor=cursor)
 
     async def create_setup_link_if_first_start(self) -> str | None:
         """A fresh one-time token with which the first admin is made; None when there is an admin."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from moorage.errors import InvalidPayload
+from moorage.errors import Conflict, InvalidPayload
 from moorage.ids import UserId, is_user_id
 
 RESERVED_NAMES = frozenset(
@@ -16,6 +16,13 @@ RESERVED_NAMES = frozenset(
 
 class InvalidUsername(InvalidPayload):
     code = "invalid_username"
+
+
+class LastAdmin(Conflict):
+    code = "last_admin"
+
+    def __init__(self) -> None:
+        super().__init__("This is the last active administrator")
 
 
 @dataclass(frozen=True, slots=True)

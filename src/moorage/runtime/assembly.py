@@ -20,6 +20,7 @@ from moorage.agent.states import States
 from moorage.approvals import Approvals
 from moorage.assistants import get_assistant
 from moorage.files import Files
+from moorage.runtime.administration import make_administration
 from moorage.runtime.background import in_background
 from moorage.runtime.crons import make_crons
 from moorage.runtime.database import make_identity, open_postgres
@@ -56,13 +57,14 @@ async def open_runtime(settings: Settings, *, work: bool = True) -> AsyncGenerat
 
 def _runtime(engine: Engine, approvals: PostgresApprovalStore, url: str) -> Runtime:
     settings, database = engine.settings, engine.database
+    identity = make_identity(settings, database)
     files = ThreadFiles(engine.sandboxes)
     states = States(
         engine.agents, partial(ThreadReader, database), engine.load_assistant, fallback=get_assistant("deep")
     )
     return Runtime(
         settings=settings,
-        identity=make_identity(settings, database),
+        identity=identity,
         threads=_threads(engine),
         thread_lists=PostgresThreadLists(database, session_life=timedelta(hours=settings.session_life_hours)),
         states=states,
@@ -79,6 +81,7 @@ def _runtime(engine: Engine, approvals: PostgresApprovalStore, url: str) -> Runt
             settings, database, engine.event_log, engine.assistants, engine.runs, on_submitted=engine.queue.wake
         ),
         deliveries=make_deliveries(settings, database, engine.thread_store, states),
+        administration=make_administration(engine, identity, url),
         event_log=engine.event_log,
         sandbox_kind=engine.sandboxes.provider.name,
         sandbox_note=engine.sandboxes.provider.isolation_note,

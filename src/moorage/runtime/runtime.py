@@ -17,6 +17,7 @@ from moorage.identity import Identity
 from moorage.rules import RuleBook
 from moorage.runs.ports import EventLog
 from moorage.runs.service import Runs
+from moorage.runtime.administration import Administration
 from moorage.runtime.intake import Intake, ServerStopping, WorkerState
 from moorage.runtime.providers import disk_of_broker
 from moorage.settings import Settings
@@ -46,6 +47,7 @@ class Runtime:
     runs: Runs
     crons: Crons
     deliveries: Deliveries
+    administration: Administration
     event_log: EventLog
     sandbox_kind: str
     sandbox_note: str | None

@@ -15,6 +15,9 @@ BODIES: dict[str, Json] = {
     "POST /api/resume/{thread_id}": {"action": "continue"},
     "POST /api/approvals/{interrupt_id}/decision": {"type": "approve"},
     "POST /api/auth/keys": {"name": "mine"},
+    "POST /api/admin/users": {"username": "nobody", "password": "correct horse battery"},
+    "PATCH /api/admin/users/{user_id}": {"active": False},
+    "POST /api/admin/users/{user_id}/password": {"new_password": "correct horse battery"},
     "POST /api/files/{thread_id}/mkdir": {"path": "mine"},
     "POST /api/files/{thread_id}/move": {"from": "mine", "to": "mine"},
     "POST /api/shared/mkdir": {"path": "mine"},
@@ -73,6 +76,7 @@ class Asker:
             "snapshot_id": one.snapshot,
             "cron_id": one.cron,
             "key_id": one.key_id,
+            "user_id": one.user.name,
             "assistant_id": one.assistant,
             "model_id": one.assistant,
             "namespace": one.checkpoints[0],
@@ -102,6 +106,13 @@ def nothing(_asker: Asker) -> Iterator[Attempt]:
 def plain(asker: Asker) -> Iterator[Attempt]:
     """It takes no id, but somebody may send one."""
     yield asker.ask("ids in the query", params={"user_id": OWNER, "thread_id": asker.her.thread}, allowed=FINE)
+
+
+def admins_only(asker: Asker) -> Iterator[Attempt]:
+    """Nobody here is an administrator: what is asked makes no difference."""
+    for user_id, thread_id in ((OWNER, asker.her.thread), ("al", asker.al.thread)):
+        path = {"user_id": user_id, "thread_id": thread_id}
+        yield asker.ask(f"about {user_id}", path=path, params={"user_id": user_id}, allowed=frozenset({403}))
 
 
 def of(*names: str) -> Rows:

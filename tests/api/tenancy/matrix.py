@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from tests.api.tenancy.asker import Asker, Rows, both, going_on, nothing, of, plain, run_of
+from tests.api.tenancy.asker import Asker, Rows, admins_only, both, going_on, nothing, of, plain, run_of
 from tests.api.tenancy.attempts import Attempt
 from tests.api.tenancy.files import file_bodies, file_paths, listed_files
 from tests.api.tenancy.others import (
@@ -76,6 +76,14 @@ MATRIX: dict[str, Rows] = {
     "GET /api/auth/keys": both(plain, paged),
     "DELETE /api/auth/keys/{key_id}": of("key_id"),
     "POST /api/auth/ws-ticket": plain,
+    "GET /api/admin/users": admins_only,
+    "POST /api/admin/users": admins_only,
+    "PATCH /api/admin/users/{user_id}": admins_only,
+    "POST /api/admin/users/{user_id}/password": admins_only,
+    "GET /api/admin/sandboxes": admins_only,
+    "POST /api/admin/sandboxes/{thread_id}/stop": admins_only,
+    "GET /api/admin/check": admins_only,
+    "GET /api/admin/usage": admins_only,
     "POST /api/sessions": new_session,
     "GET /api/sessions": list_of_sessions,
     "GET /api/sessions/{thread_id}": nothing,
@@ -194,7 +202,7 @@ MATRIX: dict[str, Rows] = {
 
 def attempts(operation: str, world: World) -> Iterator[Attempt]:
     asker = Asker(operation, world)
-    if "{thread_id}" in operation:
+    if "{thread_id}" in operation and MATRIX[operation] is not admins_only:
         for thread in world.al_ice.threads:
             says = f"Access denied to thread {thread}"
             path = {"thread_id": thread, "run_id": world.al_ice.run, "rule_id": world.al_ice.rule}

@@ -9,7 +9,7 @@ from psycopg import AsyncConnection, errors
 from moorage.adapters.postgres.pool import Database
 from moorage.events import scrub_text
 from moorage.identity.port import Refreshed, RefreshUse, Standing
-from moorage.identity.user import User
+from moorage.identity.user import LastAdmin, User
 from moorage.ids import UserId
 from moorage.paging import Page, decode_cursor, encode_cursor
 
@@ -26,6 +26,15 @@ SELECT is_admin, is_active, token_version,
     OR EXISTS (SELECT FROM refresh_tokens f WHERE f.family = %(family)s AND f.revoked_at IS NOT NULL) AS token_revoked
 FROM users WHERE user_id = %(user_id)s
 """
+
+_SEARCH = f"""
+SELECT {_COLUMNS} FROM users
+WHERE user_id > %(after)s AND (strpos(user_id, %(part)s) > 0 OR strpos(lower(email), %(part)s) > 0)
+ORDER BY user_id LIMIT %(limit)s
+"""  # noqa: S608 -- constant columns
+
+# Locked in one order: of two administrators who disable each other, the later finds what the earlier did.
+_LOCK_ADMINS = "SELECT user_id FROM users WHERE is_admin AND is_active ORDER BY user_id FOR UPDATE"
 
 _USE_REFRESH_TOKEN = f"""
 SELECT t.family, t.used_at IS NOT NULL AS used, u.is_active, u.token_version = t.token_version AS current,
@@ -78,11 +87,11 @@ class PostgresUserStore:
             row = await (await connection.execute(_STANDING, values)).fetchone()
         return Standing(**row) if row else None
 
-    async def search(self, *, limit: int, cursor: str | None) -> Page[User]:
+    async def search(self, *, query: str | None = None, limit: int, cursor: str | None) -> Page[User]:
         after = scrub_text(decode_cursor(cursor, 1)[0]) if cursor else ""
-        statement: LiteralString = f"SELECT {_COLUMNS} FROM users WHERE user_id > %s ORDER BY user_id LIMIT %s"  # noqa: S608
+        values = {"after": after, "part": scrub_text(query or "").lower(), "limit": limit + 1}
         async with self._database.system_transaction() as connection:
-            rows = await (await connection.execute(statement, [after, limit + 1])).fetchall()
+            rows = await (await connection.execute(_SEARCH, values)).fetchall()
         more = encode_cursor(rows[limit - 1]["user_id"]) if len(rows) > limit else None
         return Page([_user(row) for row in rows[:limit]], more)
 
@@ -93,8 +102,10 @@ class PostgresUserStore:
                 await connection.execute(_END_KEYS, [user_id])
             return await _end_tokens(connection, user_id)
 
-    async def set_active(self, user_id: UserId, *, active: bool) -> bool:
+    async def set_active(self, user_id: UserId, *, active: bool, spare_last_admin: bool = False) -> bool:
         async with self._database.system_transaction() as connection:
+            if spare_last_admin and not active:
+                await _refuse_last_admin(connection, user_id)
             await connection.execute("UPDATE users SET is_active = %s WHERE user_id = %s", [active, user_id])
             if not active:
                 await connection.execute(_END_KEYS, [user_id])
@@ -207,6 +218,12 @@ async def _seconds_blocked(connection: AsyncConnection[Row], account: str, addre
 
 async def _has_admin(connection: AsyncConnection[Row]) -> bool:
     return await (await connection.execute("SELECT FROM users WHERE is_admin LIMIT 1")).fetchone() is not None
+
+
+async def _refuse_last_admin(connection: AsyncConnection[Row], user_id: UserId) -> None:
+    admins = await (await connection.execute(_LOCK_ADMINS)).fetchall()
+    if [row["user_id"] for row in admins] == [user_id]:
+        raise LastAdmin
 
 
 async def _end_tokens(connection: AsyncConnection[Row], user_id: UserId) -> bool:
