@@ -29,7 +29,7 @@ from moorage.ids import ThreadId, UserId, new_thread_id
 from moorage.runtime.snapshots import find_moment
 from moorage.sandboxes.trees import TreeBounds, TreeRefused
 from moorage.snapshots import CopiedFiles, SnapshotLimits, Snapshots
-from moorage.threads import SessionQuotaExceeded, Thread, ThreadNotFound, UnknownCheckpoint
+from moorage.threads import SessionChanges, SessionQuotaExceeded, Thread, ThreadNotFound, UnknownCheckpoint
 
 SCRIPT = {
     "delegate": [
@@ -127,7 +127,7 @@ async def test_a_copy_is_a_thread_of_its_own(database: Database, yard: Yard) -> 
     async with open_harbor(database, SCRIPT) as harbor:
         thread = await harbor.new_thread()
         await harbor.say(thread, "delegate")
-        await harbor.threads.rename(thread, "first")
+        await harbor.threads.amend(thread, SessionChanges(title="first"))
         thread = await harbor.thread(thread.thread_id)
         copy = await yard.copy(harbor, thread)
         named = await yard.copy(harbor, thread, title="other\x00 way")
