@@ -1,9 +1,8 @@
 import { reactive } from 'vue'
 import { accessToken, refresh } from '@/api/access'
-import { address } from '@/api/client'
 import { offline, Problem } from '@/api/problem'
 
-/** A file on its way into a workspace. `path` is where it is, once it is there. */
+/** A file on its way into a workspace or the shared folder. `path` is where it is, once it is there. */
 export interface Upload {
   key: string
   file: File
@@ -16,8 +15,8 @@ export interface Upload {
 
 const TRIES = 50
 
-/** Files that are sent into a thread's workspace one after another, each under a name that is free. */
-export function useUploads(threadId: string): {
+/** Files that are sent to `url` (a folder's upload address) one after another, each under a name that is free. */
+export function useUploads(url: () => string): {
   uploads: Upload[]
   add: (files: Iterable<File>) => void
   again: (upload: Upload) => void
@@ -47,7 +46,7 @@ export function useUploads(threadId: string): {
     for (let number = 1; ; number++) {
       const name = number === 1 ? upload.name : numbered(upload.name, number)
       try {
-        return await sendFile(threadId, upload.file, name, (percent) => (upload.percent = percent))
+        return await sendFile(url(), upload.file, name, (percent) => (upload.percent = percent))
       } catch (error) {
         if (!(error instanceof Problem) || error.code !== 'file_exists' || number === TRIES) throw error
       }
@@ -79,12 +78,11 @@ export function numbered(name: string, number: number): string {
 }
 
 async function sendFile(
-  threadId: string,
+  url: string,
   file: File,
   name: string,
   onProgress: (percent: number) => void,
 ): Promise<string> {
-  const url = address('/api/files/{thread_id}/upload', { thread_id: threadId }, { overwrite: false })
   let answer = await attempt(url, file, name, onProgress)
   if (answer.status === 401 && (await refresh())) answer = await attempt(url, file, name, onProgress)
   const body = answer.body as { path?: string; code?: string; detail?: string }

@@ -2,6 +2,7 @@ import { approval } from './approval'
 import { auth } from './auth'
 import { chat } from './chat'
 import { common } from './common'
+import { files } from './files'
 import { inbox } from './inbox'
 import { nav } from './nav'
 import { problems } from './problems'
@@ -9,5 +10,5 @@ import { risks } from './risks'
 import { sessions } from './sessions'
 import { settings } from './settings'
 
-export const en = { approval, auth, chat, common, nav, problems, inbox, risks, sessions, settings }
+export const en = { approval, auth, chat, common, files, nav, problems, inbox, risks, sessions, settings }
 export type Messages = typeof en

@@ -3,6 +3,7 @@ import { approval } from './approval'
 import { auth } from './auth'
 import { chat } from './chat'
 import { common } from './common'
+import { files } from './files'
 import { inbox } from './inbox'
 import { nav } from './nav'
 import { problems } from './problems'
@@ -10,4 +11,16 @@ import { risks } from './risks'
 import { sessions } from './sessions'
 import { settings } from './settings'
 
-export const zh: Messages = { approval, auth, chat, common, nav, problems, inbox, risks, sessions, settings }
+export const zh: Messages = {
+  approval,
+  auth,
+  chat,
+  common,
+  files,
+  nav,
+  problems,
+  inbox,
+  risks,
+  sessions,
+  settings,
+}
