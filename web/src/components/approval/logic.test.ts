@@ -1,3 +1,4 @@
+// @vitest-environment jsdom
 import { describe, expect, it } from 'vitest'
 import type { Facts } from '@/api/events'
 import type { Interrupt } from '@/state/thread'
