@@ -29,8 +29,8 @@ export interface ThreadStore {
   retryNow: () => void
 }
 
-/** How long a live stream that says nothing is taken to have said all that was stored, in ms. */
-const QUIET = 400
+/** How long after a stream begins what was stored is taken to be there, or to be under way, in ms. */
+const CATCH_UP = 600
 const STATE_WAIT = 3000
 
 /**
@@ -45,7 +45,7 @@ export function useThread(threadId: string): ThreadStore {
   const caughtUp = shallowRef(false)
   let waiting: ThreadEvent[] = []
   let following: { stop: () => void; retry: () => void } = { stop: () => undefined, retry: () => undefined }
-  let quiet: ReturnType<typeof setTimeout> | undefined
+  let catching: ReturnType<typeof setTimeout> | undefined
   let closed = false
 
   const frames = perFrame(() => {
@@ -59,21 +59,15 @@ export function useThread(threadId: string): ThreadStore {
       onEvents(events) {
         waiting.push(...events)
         frames.ask()
-        if (!caughtUp.value) awaitQuiet()
       },
       onState(now) {
         stream.value = now
-        if (now.kind === 'live' && !caughtUp.value) awaitQuiet()
+        if (now.kind === 'live') catching ??= setTimeout(() => (caughtUp.value = true), CATCH_UP)
         if (now.kind === 'live') outbox.hurry()
         if (now.kind === 'ended') problem.value = now.problem
       },
       onGap: () => void beginFromState(),
     })
-  }
-
-  function awaitQuiet(): void {
-    clearTimeout(quiet)
-    quiet = setTimeout(() => (caughtUp.value = true), QUIET)
   }
 
   /** The first events are not kept any more: what they led to is. */
@@ -119,7 +113,7 @@ export function useThread(threadId: string): ThreadStore {
 
   const outbox = useOutbox(threadId, () => state.value.items)
   const runId = computed(() => state.value.run?.id)
-  watch([runId, () => state.value.pending], () => {
+  watch([caughtUp, runId, () => state.value.pending], () => {
     if (!caughtUp.value) return
     void loadSession()
     refreshSessions()
@@ -129,7 +123,7 @@ export function useThread(threadId: string): ThreadStore {
   void loadSession()
   onScopeDispose(() => {
     closed = true
-    clearTimeout(quiet)
+    clearTimeout(catching)
     frames.stop()
     following.stop()
   })
