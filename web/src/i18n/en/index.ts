@@ -1,3 +1,4 @@
+import { admin } from './admin'
 import { approval } from './approval'
 import { auth } from './auth'
 import { chat } from './chat'
@@ -10,5 +11,18 @@ import { risks } from './risks'
 import { sessions } from './sessions'
 import { settings } from './settings'
 
-export const en = { approval, auth, chat, common, files, nav, problems, inbox, risks, sessions, settings }
+export const en = {
+  admin,
+  approval,
+  auth,
+  chat,
+  common,
+  files,
+  nav,
+  problems,
+  inbox,
+  risks,
+  sessions,
+  settings,
+}
 export type Messages = typeof en

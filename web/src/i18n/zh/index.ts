@@ -1,4 +1,5 @@
 import type { Messages } from '../en'
+import { admin } from './admin'
 import { approval } from './approval'
 import { auth } from './auth'
 import { chat } from './chat'
@@ -12,6 +13,7 @@ import { sessions } from './sessions'
 import { settings } from './settings'
 
 export const zh: Messages = {
+  admin,
   approval,
   auth,
   chat,
