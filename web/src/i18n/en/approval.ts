@@ -18,7 +18,7 @@ export const approval = {
   nothing: '(empty)',
   noArguments: 'No arguments',
   lines: (n: number) => (n === 1 ? '1 line' : `${n} lines`),
-  expand: (n: number) => `Show all ${n} lines`,
+  expand: (n: number) => (n === 1 ? 'Show all of it' : `Show all ${n} lines`),
   collapse: 'Show less',
   lastLines: 'Scrolls: there is more below',
   change: 'What would change in the file as it is now',
