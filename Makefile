@@ -33,6 +33,7 @@ test: setup ## Run the tests (starts a Docker engine and builds the sandbox imag
 	@scripts/docker-engine start
 	@scripts/sandbox-image
 	@scripts/node-clients
+	@scripts/chromium
 	@.venv/bin/pytest $(PARALLEL) $(ARGS)
 
 test-compose: setup ## Try the Compose installation in a project of its own, then take it down
