@@ -11,6 +11,7 @@ from tests.contract.sandboxes.harness import eventually, processes_with
 
 from moorage.adapters.docker.engine import Engine
 from moorage.ids import ThreadId
+from moorage.sandboxes.port import CommandResult, Outcome
 
 _STARTS = 20
 _SILENT_SECONDS = 2
@@ -18,32 +19,37 @@ _STOP_ALL = "exec python3 -c 'import os, signal\nwhile True:\n os.kill(-1, signa
 
 
 @asynccontextmanager
-async def _stopping_all(folder: Path) -> AsyncGenerator[tuple[Dock, ThreadId, str]]:
-    """A thread whose agent stops all it can, again and again, and what marks its process."""
+async def _stopping_all(folder: Path) -> AsyncGenerator[tuple[Dock, ThreadId, str, asyncio.Task[CommandResult]]]:
+    """A thread whose agent stops all it can, again and again; what marks its process; and the command that it is.
+
+    Who ran the command empties the sandbox too when it is lost: nothing is to be started before that is over.
+    """
     async with open_dock(folder) as dock:
         thread_id = dock.new_thread()
         marker = f"marker-{thread_id}"
         sandbox = await dock.sandbox(thread_id)
         running = asyncio.create_task(sandbox.run(_STOP_ALL.format(thread_id), time_limit=600))
         assert await eventually(lambda: bool(processes_with(marker)), within=20)
-        yield dock, thread_id, marker
+        yield dock, thread_id, marker, running
         await asyncio.wait([running])
 
 
 async def test_all_that_an_agent_runs_is_killed_though_nothing_can_start_beside_it(tmp_path: Path) -> None:
-    async with _stopping_all(tmp_path) as (dock, thread_id, marker):
+    async with _stopping_all(tmp_path) as (dock, thread_id, marker, running):
         await dock.provider.kill_all(thread_id)
         assert await eventually(lambda: not processes_with(marker), within=10)
+        assert (await running).outcome is Outcome.LOST
         assert (await dock.run(thread_id, "echo fine")).output == "fine\n"
 
 
 async def test_a_container_in_which_a_start_is_stopped_half_way_is_killed_and_serves_again(tmp_path: Path) -> None:
-    async with _stopping_all(tmp_path) as (dock, thread_id, marker):
+    async with _stopping_all(tmp_path) as (dock, thread_id, marker, running):
         deaf = await dock.provider.open_helper(thread_id)  # of another process: it will never say hello
         with starting(dock.container(thread_id), user=dock.folders.identity(thread_id).uid) as start:
             assert await asyncio.to_thread(eventually_deaf, dock.container(thread_id), start)
         await dock.provider.kill_all(thread_id)
         assert not processes_with(marker)
+        assert (await running).outcome is Outcome.LOST
         assert (await dock.run(thread_id, "echo fine")).output == "fine\n"
         await deaf.close()
 
