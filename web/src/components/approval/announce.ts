@@ -19,7 +19,7 @@ export function announce(text: string): void {
 export function focusNext(card: HTMLElement): void {
   const waiting = [...document.querySelectorAll<HTMLElement>('[data-approval="pending"]')]
   const after = waiting.find((one) => card.compareDocumentPosition(one) & Node.DOCUMENT_POSITION_FOLLOWING)
-  const composer = document.querySelector<HTMLElement>('textarea[data-composer], [data-composer] textarea')
+  const composer = document.querySelector<HTMLElement>('textarea[enterkeyhint="send"]')
   const next = after ?? waiting.find((one) => one !== card) ?? composer ?? card
   next.focus()
 }
