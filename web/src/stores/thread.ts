@@ -19,6 +19,8 @@ export interface ThreadStore {
   problem: Readonly<ShallowRef<Problem | undefined>>
   /** The stored events are there: what is missing now is not there. */
   caughtUp: Readonly<ShallowRef<boolean>>
+  /** The first events are not kept any more: there is only what they led to. */
+  partial: Readonly<ShallowRef<boolean>>
   busy: ComputedRef<boolean>
   outbox: Readonly<ShallowRef<readonly Outgoing[]>>
   send: (content: string, policy?: Policy) => void
@@ -43,6 +45,7 @@ export function useThread(threadId: string): ThreadStore {
   const session = shallowRef<Session>()
   const problem = shallowRef<Problem>()
   const caughtUp = shallowRef(false)
+  const partial = shallowRef(false)
   let waiting: ThreadEvent[] = []
   let following: { stop: () => void; retry: () => void } = { stop: () => undefined, retry: () => undefined }
   let catching: ReturnType<typeof setTimeout> | undefined
@@ -78,6 +81,7 @@ export function useThread(threadId: string): ThreadStore {
       waiting = []
       state.value = fromSnapshot(snapshot as unknown as Snapshot)
       session.value = snapshot.thread
+      partial.value = true
       begin(snapshot.last_seq)
     } catch (error) {
       if (closed) return
@@ -113,6 +117,9 @@ export function useThread(threadId: string): ThreadStore {
 
   const outbox = useOutbox(threadId, () => state.value.items)
   const runId = computed(() => state.value.run?.id)
+  watch([state, session], () => {
+    if (session.value && state.value.seq >= session.value.last_seq) caughtUp.value = true
+  })
   watch([caughtUp, runId, () => state.value.pending], () => {
     if (!caughtUp.value) return
     void loadSession()
@@ -135,6 +142,7 @@ export function useThread(threadId: string): ThreadStore {
     session,
     problem,
     caughtUp,
+    partial,
     busy: computed(() => runId.value !== undefined),
     outbox: outbox.outbox,
     send: (content, policy = 'enqueue') => outbox.put(content, policy),

@@ -90,7 +90,6 @@ export const chat = {
   expired: 'This session has expired: its sandbox is gone, and it takes no more messages.',
   forgotten:
     'What happened first in this session is not kept any more. This is its history without those details.',
-  gone: 'There is no such session, or it is not yours.',
   emptyTitle: 'What shall we do?',
   emptyText:
     'The agent works in a sandbox of its own. Each command and each change of a file waits until you approve it.',
@@ -125,7 +124,7 @@ export const chat = {
   },
   tokenCount: (input: string, output: string) => `${input} in, ${output} out`,
   limits: (cpus: string, memory: string, seconds: string) =>
-    `${cpus} processors, ${memory} memory, ${seconds} s per command`,
+    `${cpus} CPU, ${memory} of memory, ${seconds} s per command`,
   snapshots: 'Snapshots of the files',
   noSnapshots: 'None yet.',
   takeSnapshot: 'Take a snapshot',

@@ -38,6 +38,7 @@ export const sessions = {
   scriptedReal: 'The sandbox, the files and your approvals in it are real.',
   scriptedHow:
     'To talk to a real model, set LLM_MODEL (for example openai:gpt-5-mini) and LLM_API_KEY, then restart the server.',
+  notices: 'Notices',
   dismiss: 'Dismiss',
   account: (name: string) => `Account of ${name}`,
   theme: 'Theme',

@@ -86,7 +86,6 @@ export const chat: Messages['chat'] = {
   closed: '此会话已关闭：可以查看，但不再接受消息。',
   expired: '此会话已过期：沙箱已清除，不再接受消息。',
   forgotten: '此会话最早的事件已不再保留，这里显示的是不含这些细节的历史。',
-  gone: '会话不存在，或不属于您。',
   emptyTitle: '想做点什么？',
   emptyText: '智能体在自己的沙箱中工作。每条命令、每次文件修改都要等您批准。',
   starters: {

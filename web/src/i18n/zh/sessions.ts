@@ -38,6 +38,7 @@ export const sessions: Messages['sessions'] = {
   scripted: '尚未连接语言模型：当前是脚本模型，只会演示一个固定的场景。',
   scriptedReal: '其中的沙箱、文件和审批都是真实的。',
   scriptedHow: '要使用真正的模型，请设置 LLM_MODEL（例如 openai:gpt-5-mini）和 LLM_API_KEY，然后重启服务器。',
+  notices: '通知',
   dismiss: '知道了',
   account: (name) => `${name} 的账号`,
   theme: '主题',
