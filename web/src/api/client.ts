@@ -1,5 +1,5 @@
 import { accessToken, refresh } from './access'
-import { offline, problemOf } from './problem'
+import { isAbort, offline, problemOf } from './problem'
 import type { paths } from './schema'
 
 type Method = 'get' | 'post' | 'put' | 'patch' | 'delete'
@@ -69,7 +69,7 @@ async function attempt(url: string, request: RequestInit): Promise<Response> {
   try {
     return await fetch(url, { ...request, headers })
   } catch (error) {
-    if (error instanceof DOMException && error.name === 'AbortError') throw error
+    if (isAbort(error)) throw error
     throw offline()
   }
 }

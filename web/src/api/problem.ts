@@ -52,10 +52,15 @@ export async function problemOf(response: Response): Promise<Problem> {
   }
 }
 
+/** Whether a request was given up by who made it. */
+export function isAbort(error: unknown): boolean {
+  return error instanceof Error && error.name === 'AbortError'
+}
+
 /** Whatever was thrown, as a problem. What is aborted is thrown on: nobody waits for it. */
 export function asProblem(error: unknown): Problem {
   if (error instanceof Problem) return error
-  if (error instanceof DOMException && error.name === 'AbortError') throw error
+  if (isAbort(error)) throw error
   if (error instanceof TypeError) return offline() // what fetch throws when there is no answer
   throw error
 }
