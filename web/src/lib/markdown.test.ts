@@ -52,6 +52,10 @@ describe('blockElement', () => {
     expect(show('![x](data:image/png;base64,AAAA)').querySelector('img')).not.toBeNull()
   })
 
+  it('makes no image element for one elsewhere even for a moment, as that alone would fetch it', () => {
+    expect(renderBlocks('![chart](https://example.org/a.png)')[0]).not.toContain('<img')
+  })
+
   it('gives code a button that copies it', () => {
     const shown = show('```python\nprint(1)\n```')
     expect(shown.querySelector('.code-head')?.textContent).toBe('pythonCopy')

@@ -2,6 +2,16 @@ import DOMPurify from 'dompurify'
 import MarkdownIt from 'markdown-it'
 
 const md = new MarkdownIt({ html: false, linkify: true })
+const imageElement = md.renderer.rules.image
+
+md.renderer.rules.image = (tokens, place, options, env, renderer) => {
+  const token = tokens[place]
+  const source = String(token?.attrGet('src') ?? '')
+  if (source.startsWith('data:image/') && imageElement)
+    return imageElement(tokens, place, options, env, renderer)
+  const { escapeHtml } = md.utils
+  return `<a class="remote-image" href="${escapeHtml(source)}">${escapeHtml(token?.content ?? '')}</a>`
+}
 
 /** The words on what is put beside the text. */
 export interface MarkdownWords {
@@ -37,22 +47,17 @@ export function blockElement(html: string, words: MarkdownWords): HTMLElement {
       FORBID_ATTR: ['style', 'id', 'name', 'srcset'],
     }),
   )
-  for (const image of block.querySelectorAll('img')) replaceRemote(image, words)
+  for (const link of block.querySelectorAll<HTMLAnchorElement>('a.remote-image')) nameRemote(link, words)
   for (const link of block.querySelectorAll('a')) guard(link)
   for (const code of block.querySelectorAll('pre')) frameCode(code, words)
   for (const table of block.querySelectorAll('table')) makeScrollable(table)
   return block
 }
 
-function replaceRemote(image: HTMLImageElement, words: MarkdownWords): void {
-  const source = image.getAttribute('src') ?? ''
-  if (source.startsWith('data:image/')) return
-  const url = webAddress(source)
-  const link = document.createElement('a')
-  if (url) link.href = url.href
-  link.className = 'remote-image'
-  link.textContent = words.image(image.alt, url?.host ?? source)
-  image.replaceWith(link)
+/** An image elsewhere came as a link: an image element would be fetched before it could be replaced. */
+function nameRemote(link: HTMLAnchorElement, words: MarkdownWords): void {
+  const source = link.getAttribute('href') ?? ''
+  link.textContent = words.image(link.textContent, webAddress(source)?.host ?? source)
 }
 
 /** A link leaves this page in a tab of its own; one that leads into this site, or nowhere, is text. */
