@@ -22,5 +22,5 @@ export default defineConfig({
     fs: { allow: ['.', '../tests/recordings'] },
     proxy: { '/api': 'http://127.0.0.1:8000', '/info': 'http://127.0.0.1:8000' },
   },
-  test: { include: ['src/**/*.test.ts'] },
+  test: { css: { include: /utilities/ }, include: ['src/**/*.test.ts'] },
 })

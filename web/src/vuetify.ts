@@ -1,5 +1,6 @@
 import 'vuetify/styles/core'
 import './styles.css'
+import './utilities.css'
 import { createVuetify } from 'vuetify'
 import { aliases, mdi } from 'vuetify/iconsets/mdi-svg'
 import { en as vuetifyEn, zhHans } from 'vuetify/locale'
