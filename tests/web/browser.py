@@ -99,22 +99,29 @@ class Card:
     def button(self, name: str) -> Locator:
         return self.shown.get_by_role("button", name=name, exact=True)
 
+    async def press(self, name: str) -> None:
+        """Press one of its buttons, and not while it is deaf, which a decision on another card makes it at any time."""
+        button, pressed = self.button(name), False
+        while not pressed:
+            await button.click(trial=True)
+            pressed = await button.evaluate("button => button.ariaDisabled !== 'true' && (button.click(), true)")
+
     async def approve(self) -> None:
-        await self.button(self._words.approve).click()
+        await self.press(self._words.approve)
 
     async def edit(self, field: str, value: str) -> None:
         """Approve with this argument instead."""
-        await self.button(self._words.edit).click()
+        await self.press(self._words.edit)
         await self.shown.get_by_role("textbox", name=field).fill(value)
         await self.button(self._words.approve_edited).click()
 
     async def reject(self, reason: str) -> None:
-        await self.button("Reject").click()
+        await self.press("Reject")
         await self.shown.get_by_role("textbox").fill(reason)
         await self.button("Reject").click()
 
     async def respond(self, answer: str) -> None:
-        await self.button("Answer yourself").click()
+        await self.press("Answer yourself")
         await self.shown.get_by_role("textbox").fill(answer)
         await self.button("Send the answer").click()
 
@@ -162,13 +169,10 @@ class Screen:
 
     async def new_session(self) -> str:
         """Make one with the button for it, and answer its id."""
-        await self.go_home()
+        await self.open()
         await self.page.get_by_role("main").get_by_role("button", name=self.words.new_session).click()
         await self.page.wait_for_url("**/app/sessions/*")
         return self.thread_id
-
-    async def go_home(self) -> None:
-        await self.open()
 
     @property
     def thread_id(self) -> str:
@@ -207,9 +211,24 @@ class Screen:
         """The side panel at this tab."""
         panel = self.page.get_by_role("complementary")
         if not await panel.get_by_role("tab", name=tab, exact=True).is_visible():
-            await self.page.locator("header.head").get_by_role("button").click()
+            await self.button(self.words.open_panel).click()
         await panel.get_by_role("tab", name=tab, exact=True).click()
         return panel
+
+    async def choose(self, menu: str, item: str) -> None:
+        """Open the menu of this name, and take this of it."""
+        await self.button(menu).click()
+        await self.page.locator(".v-overlay--active").get_by_text(item, exact=True).click()
+
+    @property
+    def dialog(self) -> Locator:
+        return self.page.get_by_role("dialog")
+
+    async def keep(self, download: Locator) -> bytes:
+        """What the browser keeps as a file when this is clicked."""
+        async with self.page.expect_download() as coming:
+            await download.click()
+        return Path(await (await coming.value).path()).read_bytes()
 
     async def assert_accessible(self) -> None:
         """No violation of WCAG 2.2 AA that can be found by a program, on the page as it is now."""

@@ -30,10 +30,16 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 @pytest.fixture(scope="session")
-async def browser() -> AsyncGenerator[Browser]:
+def chromium() -> str:
+    """Where a Chromium is."""
     found = subprocess.run([ROOT / "scripts/chromium", "--find"], capture_output=True, text=True, check=False)
     assert found.returncode == 0, "There is no Chromium: scripts/chromium gets one"
-    async with open_browser(found.stdout.strip()) as browser:
+    return found.stdout.strip()
+
+
+@pytest.fixture(scope="session")
+async def browser(chromium: str) -> AsyncGenerator[Browser]:
+    async with open_browser(chromium) as browser:
         yield browser
 
 

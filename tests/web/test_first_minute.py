@@ -35,12 +35,14 @@ async def test_a_newcomer_gets_from_an_empty_account_to_an_edited_command(new_sc
     await screen.page.get_by_role("button", name=words.starter).click()
 
     writes = screen.card("hello.py")
-    await expect(writes.shown.locator("table, .diff, [role=table]").first).to_contain_text("1")
+    await expect(writes.shown.get_by_role("table")).to_contain_text("print(")
     await writes.approve()
     runs = screen.card("python hello.py")
     await runs.edit(words.command, "echo before; python hello.py; echo after")
     await screen.sees("before", "after")
 
+    panel = await screen.open_panel(words.plan)
+    await expect(panel.get_by_text(words.plan_done)).to_be_visible()
     panel = await screen.open_panel(words.files)
     await expect(panel.get_by_role("button", name="hello.py").first).to_be_visible()
     panel = await screen.open_panel(words.terminal)

@@ -17,6 +17,8 @@ class Words:
     edit: str
     approve_edited: str
     command: str
+    open_panel: str
+    plan: str
     plan_done: str
     files: str
     terminal: str
@@ -38,6 +40,8 @@ ENGLISH = Words(
     edit="Edit",
     approve_edited="Approve as edited",
     command="command",
+    open_panel="Show plan, files and more",
+    plan="Plan",
     plan_done="3 of 3 done",
     files="Files",
     terminal="Terminal",
@@ -59,6 +63,8 @@ CHINESE = Words(
     edit="编辑",
     approve_edited="按修改后的内容批准",
     command="command",
+    open_panel="显示计划、文件等",
+    plan="计划",
     plan_done="已完成 3/3",
     files="文件",
     terminal="终端",
