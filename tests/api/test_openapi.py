@@ -19,7 +19,8 @@ from tests.api.test_routes import ACCESS
 from moorage.identity.service import UsernameTaken
 
 UNDESCRIBED = {
-    "GET /", "GET /app", "GET /app/{path:path}", "GET /favicon.ico", "GET /docs", "GET /docs/oauth2-redirect", "GET /openapi.json",
+    "GET /", "GET /app", "GET /app/{path:path}", "GET /favicon.ico",
+    "GET /docs", "GET /docs/oauth2-redirect", "GET /openapi.json",
     # Answered with 501.
     "POST /a2a/{assistant_id}", "GET /.well-known/agent-card.json", "GET /mcp/", "POST /mcp/", "DELETE /mcp/",
     "GET /metrics",
