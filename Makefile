@@ -1,7 +1,7 @@
 # `make` alone lists the targets. Every target fetches what it needs first and says so.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup web serve demo test test-compose check openapi bench chaos up down
+.PHONY: help setup web serve demo test test-compose check openapi recordings bench chaos up down
 
 # Extra arguments for the command behind a target: make test ARGS="-k approvals -x"
 ARGS ?=
