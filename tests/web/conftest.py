@@ -1,6 +1,8 @@
 """A server with the built web UI, a browser, and people in front of it."""
 
+import re
 import subprocess
+import tempfile
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from pathlib import Path
@@ -16,6 +18,8 @@ from tests.web.watch import Watch
 from moorage_api import app
 
 ROOT = Path(__file__).parents[2]
+# What was to be seen when a test failed. Here, because of pytest's own folders only those of the last runs are kept.
+PICTURES = Path(tempfile.gettempdir(), "moorage-screenshots")
 _FAILED = pytest.StashKey[bool]()
 
 NewScreen = Callable[..., Awaitable[Screen]]
@@ -88,10 +92,11 @@ async def watch() -> Watch:
 
 @pytest.fixture
 async def new_screen(
-    browser: Browser, server: Server, watch: Watch, tmp_path: Path, request: pytest.FixtureRequest
+    browser: Browser, server: Server, watch: Watch, request: pytest.FixtureRequest
 ) -> AsyncGenerator[NewScreen]:
     """Open a browser of its own for each call. Whatever goes wrong in one and was not expected fails the test."""
     devices: list[BrowserContext] = []
+    pictures = PICTURES / re.sub(r"\W+", "_", request.node.name)
 
     async def make(look: Look = WIDE, *, url: str = server.url) -> Screen:
         devices.append(await open_device(browser, url, look))
@@ -99,18 +104,19 @@ async def new_screen(
 
     yield make
     if request.node.stash[_FAILED] or watch.unexpected() or watch.missing():
-        await _take_pictures(devices, tmp_path)
-        told = "\n".join([f"screenshots: {tmp_path}", *watch.wrong])
+        await _take_pictures(devices, pictures)
+        told = "\n".join([f"screenshots: {pictures}", *watch.wrong])
         request.node.add_report_section("teardown", "browser", told)
     for device in devices:
         await device.close()
-    assert not watch.unexpected(), f"{watch.unexpected()}, screenshots in {tmp_path}"
+    assert not watch.unexpected(), f"{watch.unexpected()}, screenshots in {pictures}"
     if not request.node.stash[_FAILED]:
-        assert not watch.missing(), f"{watch.missing()} did not happen, screenshots in {tmp_path}"
+        assert not watch.missing(), f"{watch.missing()} did not happen, screenshots in {pictures}"
 
 
 async def _take_pictures(devices: list[BrowserContext], folder: Path) -> None:
     pages = [page for device in devices for page in device.pages]
+    folder.mkdir(parents=True, exist_ok=True)
     for number, page in enumerate(pages, start=1):
         await page.screenshot(path=folder / f"page-{number}.png")
 

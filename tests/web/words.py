@@ -16,6 +16,12 @@ class Words:
     approve: str
     edit: str
     approve_edited: str
+    edited_file: str
+    reject: str
+    remember: str
+    approve_and_remember: str
+    approved: str
+    rejected: str
     command: str
     open_panel: str
     plan: str
@@ -39,6 +45,12 @@ ENGLISH = Words(
     approve="Approve",
     edit="Edit",
     approve_edited="Approve as edited",
+    edited_file="What your edit would change in the file as it is now",
+    reject="Reject",
+    remember="Remember…",
+    approve_and_remember="Approve and remember",
+    approved="Approved",
+    rejected="Rejected",
     command="command",
     open_panel="Show plan, files and more",
     plan="Plan",
@@ -62,6 +74,12 @@ CHINESE = Words(
     approve="批准",
     edit="编辑",
     approve_edited="按修改后的内容批准",
+    edited_file="按您的修改，与文件当前内容相比的改动",
+    reject="拒绝",
+    remember="记住…",
+    approve_and_remember="批准并记住",
+    approved="已批准",
+    rejected="已拒绝",
     command="command",
     open_panel="显示计划、文件等",
     plan="计划",
