@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from moorage.sandboxes.helper.wire import CREDIT_BYTES, HEADER
 NOBODY = 65534
 _MIB = 1024 * 1024
 _TIMEOUT = 20
+_PACE = "cut -d ' ' -f 19,41 /proc/$PPID/stat; grep Cpus_allowed: /proc/self/status"  # of the worker: nice, policy
 
 
 class Server:
@@ -52,7 +54,7 @@ class Server:
     async def give(self, do: str, **order: Any) -> int:
         """An order that the helper has received, and was not told to begin."""
         self._last += 1
-        text = json.dumps({"do": do, "cwd": str(self.folder), **order}).encode()
+        text = json.dumps({"do": do, "cwd": str(self.folder)} | order).encode()
         self.say(b"C", self._last, text)
         await self.hear(b"r", self._last)
         return self._last
@@ -84,13 +86,50 @@ class Server:
         return int(await self.run("echo $PPID"))
 
 
+_UNTIDY = b"""
+import os, sys, types
+from moorage.sandboxes.helper import worker
+
+worker.REST_SECONDS = 0.2
+
+def leave_open(link, order):
+    lower = os.open("/", os.O_RDONLY)
+    os.open("/", os.O_RDONLY)
+    os.close(lower)
+
+def fail(link, order):
+    os.posix_spawn("/bin/sleep", ["sleep", order["seconds"]], {})
+    raise PermissionError(13, "no")
+
+untidy = types.ModuleType("moorage.sandboxes.helper.untidy")
+untidy.ORDERS = {"leave_open": leave_open, "fail": fail}
+sys.modules[untidy.__name__] = untidy
+"""
+"""Orders that no helper knows: what some future one could do wrong."""
+
+
 @pytest.fixture
 async def server(public_tmp_path: Path) -> AsyncGenerator[Server]:
-    folder = public_tmp_path / f"workers-{os.urandom(4).hex()}"
+    async with open_server(public_tmp_path, HELPER_SOURCE) as server:
+        yield server
+
+
+@pytest.fixture
+async def untidy_server(public_tmp_path: Path) -> AsyncGenerator[Server]:
+    """Of a helper that also knows orders which leave something behind, and whose workers do not wait long."""
+    async with open_server(public_tmp_path, HELPER_SOURCE.removesuffix(b"main()\n") + _UNTIDY + b"main()\n") as server:
+        yield server
+
+
+@asynccontextmanager
+async def open_server(parent: Path, source: bytes) -> AsyncGenerator[Server]:
+    folder = parent / f"workers-{os.urandom(4).hex()}"
     folder.mkdir(parents=True)
     os.chown(folder, NOBODY, NOBODY)
+    *python, bootstrap = HELPER_ARGV
     process = await asyncio.create_subprocess_exec(
-        *HELPER_ARGV,
+        *python,
+        bootstrap.replace(str(len(HELPER_SOURCE)), str(len(source))),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         user=NOBODY,
@@ -99,7 +138,7 @@ async def server(public_tmp_path: Path) -> AsyncGenerator[Server]:
         env={"PATH": os.defpath},  # a Python that every user may run
     )
     assert process.stdin
-    process.stdin.write(HELPER_SOURCE)
+    process.stdin.write(source)
     server = Server(process, folder)
     await server.hear(b"h", 0)
     yield server
@@ -163,6 +202,42 @@ class TestGoingOn:
         assert await server.worker() != worker
         assert await server.run("ulimit -n") != "32\n"
 
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "os.setpriority(os.PRIO_PROCESS, pid, 19)",
+            "os.sched_setaffinity(pid, {min(os.sched_getaffinity(0))})",
+            "os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))",
+        ],
+        ids=["nice", "processors", "scheduling"],
+    )
+    async def test_one_that_somebody_slowed_down_is_replaced(self, server: Server, change: str) -> None:
+        worker = await server.worker()
+        before = await server.run(_PACE)
+        await server.run(f"python3 -c 'import os, sys; pid = int(sys.argv[1]); {change}' $PPID")
+        assert await server.worker() != worker
+        assert await server.run(_PACE) == before
+
+    async def test_one_whose_limits_somebody_changed_while_it_waited_is_replaced(self, server: Server) -> None:
+        worker = await server.worker()
+        change = "import resource, sys; resource.prlimit(int(sys.argv[1]), resource.RLIMIT_NOFILE, (32, 32))"
+        changing = await asyncio.create_subprocess_exec(
+            "python3", "-c", change, str(worker), user=NOBODY, group=NOBODY, env={"PATH": os.defpath}
+        )
+        assert await changing.wait() == 0
+        assert await server.worker() != worker
+        assert await server.run("ulimit -n") != "32\n"
+
+    async def test_one_that_was_left_with_a_descriptor_is_replaced(self, untidy_server: Server) -> None:
+        worker = await untidy_server.worker()
+        await untidy_server.end_of(await untidy_server.give("untidy.leave_open"))
+        assert await untidy_server.worker() != worker
+
+    async def test_one_that_waits_in_vain_ends(self, untidy_server: Server) -> None:
+        worker = await untidy_server.worker()
+        await until_gone(worker)
+        assert await untidy_server.worker() != worker
+
     async def test_orders_under_different_limits_have_workers_of_their_own(self, server: Server) -> None:
         bound = {"NOFILE": 64}
         assert await server.run("ulimit -n", rlimits=bound) == "64\n"
@@ -182,6 +257,21 @@ class TestGoingOn:
         assert first != second
         assert await server.worker() == first
         await until_gone(second)
+
+
+class TestOrdersThatFail:
+    async def test_what_one_started_before_it_failed_is_said_to_be_left(self, untidy_server: Server) -> None:
+        number = await untidy_server.give("untidy.fail", seconds="1")
+        report, _ = await untidy_server.end_of(number)
+        assert (report["error"], report["clean"]) == ("permission_denied", False)
+
+    async def test_one_that_failed_before_it_started_anything_left_nothing(self, server: Server) -> None:
+        report, _ = await server.end_of(await server.give_command("true", cwd="/there is no such folder"))
+        assert (report["error"], report["clean"]) == ("file_not_found", True)
+
+    async def test_a_helper_that_was_slowed_down_runs_commands_all_the_same(self, server: Server) -> None:
+        os.setpriority(os.PRIO_PROCESS, server.process.pid, 19)
+        assert await server.run("nice") == "19\n"
 
 
 class TestOnesThatAreKilled:

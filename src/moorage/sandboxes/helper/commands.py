@@ -140,7 +140,7 @@ def _start(command: str, environment: "dict[str, str]", streams: "tuple[int, int
         setsid=True,
         setsigdef=[signal.SIGPIPE],
     )
-    with contextlib.suppress(ProcessLookupError):  # it may have ended
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # it may have ended, or be nicer already
         os.setpriority(os.PRIO_PGRP, pid, _NICE)
     return pid
 

@@ -63,19 +63,21 @@ def see_nothing_outside() -> None:
     """From now on this process and what it starts can trace nobody but one another: no helper that is just starting.
 
     By being restricted in nothing else (landlock(7)): all below `/` is allowed. Older kernels know no such thing. Once
-    is enough for a process, and more than 16 times is refused.
+    is enough for a process, and more than 16 times is refused. Raises OSError when there is no descriptor or memory for
+    it.
     """
     global _sees_nothing_outside
     if _sees_nothing_outside:
         return
-    _sees_nothing_outside = True
     ruleset = _libc.syscall(_LANDLOCK_CREATE, ctypes.byref(ctypes.c_uint64(_LANDLOCK_REFER)), ctypes.c_size_t(8), 0)
     if ruleset < 0:
+        if ctypes.get_errno() in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise OSError(ctypes.get_errno(), "landlock")
         return
     root = os.open("/", os.O_PATH | os.O_CLOEXEC)
     rule = struct.pack("=Qi", _LANDLOCK_REFER, root)
     if _libc.syscall(_LANDLOCK_ADD, ruleset, _LANDLOCK_PATH_BENEATH, rule, 0) == 0:
-        _libc.syscall(_LANDLOCK_RESTRICT, ruleset, 0)
+        _sees_nothing_outside = _libc.syscall(_LANDLOCK_RESTRICT, ruleset, 0) == 0
     os.close(root)
     os.close(ruleset)
 

@@ -1,8 +1,9 @@
 """Runs INSIDE a sandbox, in a worker, which the zygote forked: orders, one after the other.
 
 Nothing of one order may reach the next. So a worker goes on only after an order that it carried out to the end, and
-while it is as it was before: the same limits, no process, no descriptor and hardly any memory more. Else it ends, and
-the zygote forks another for the next order.
+while it is as it was before: the same limits and pace, no process, no descriptor and hardly any memory more. Else it
+ends, and the zygote forks another for the next order. It looks after an order, and again before the next: what the
+agent runs meanwhile may change from outside what processes of the same user may change of one another.
 """
 
 import json
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from socket import socket
 
 _LINE = 256
-_MOST_GROWTH = 256  # pages of memory that are shared with nobody
+_MOST_GROWTH = 256  # pages of memory that are of no file
 _LIMITS = {getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")}
 
 
@@ -28,7 +29,7 @@ def carry_out_all(channel: "socket", job: Job) -> None:
     at_first = _State()
     while _carry_out(Link(channel, job.number), job, at_first):
         following = _next_job(channel)
-        if following is None:
+        if following is None or not at_first.runs_as_ever(following):  # which is not begun: another worker gets it
             return
         job = following
 
@@ -38,15 +39,20 @@ class _State:
 
     def __init__(self) -> None:
         self._limits = _limits()
-        self._free = _lowest_free_descriptor()
+        self._pace = _pace()
+        self._descriptors = _descriptors()
         self._pages = _own_pages()
 
-    def is_kept_by(self, job: Job) -> bool:
-        """Whether the process is as it was, but for the limits that the order asked for."""
+    def runs_as_ever(self, job: Job) -> bool:
+        """Whether the process is bounded as it was, but for the limits that the order asked for, and as fast."""
         wanted = {getattr(resource, f"RLIMIT_{name}"): (value, value) for name, value in job.limits.items()}
+        return _limits() == {**self._limits, **wanted} and _pace() == self._pace
+
+    def is_kept_by(self, job: Job) -> bool:
+        """Whether it runs as ever, and holds nothing of the order."""
         return (
-            _limits() == {**self._limits, **wanted}
-            and _lowest_free_descriptor() == self._free
+            self.runs_as_ever(job)
+            and _descriptors() == self._descriptors
             and _own_pages() <= self._pages + _MOST_GROWTH
             and not _has_children()
         )
@@ -56,10 +62,13 @@ def _limits() -> "dict[int, tuple[int, int]]":
     return {limit: resource.getrlimit(limit) for limit in _LIMITS}
 
 
-def _lowest_free_descriptor() -> int:
-    descriptor = os.dup(0)
-    os.close(descriptor)
-    return descriptor
+def _pace() -> "tuple[object, ...]":
+    """How, when and where it may run."""
+    return os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0), os.sched_getaffinity(0)
+
+
+def _descriptors() -> "list[str]":
+    return os.listdir("/proc/self/fd")
 
 
 def _own_pages() -> int:
@@ -83,7 +92,8 @@ def _carry_out(link: Link, job: Job, at_first: _State) -> bool:
     """Wait for the word to go, do it, and report; whether this process stays for another order."""
     try:
         report, done = _attempt(link, job)
-        stays = done and at_first.is_kept_by(job)
+        report.setdefault("clean", not _has_children())
+        stays = done and report["clean"] is True and at_first.is_kept_by(job)
         link.say_last(STAYS if stays else b"x", json.dumps(report).encode())
     except Killed:
         return False
@@ -98,7 +108,7 @@ def _attempt(link: Link, job: Job) -> "tuple[dict[str, object], bool]":
         if not job.prepares:
             link.wait_for_go()
         report = {"outcome": "exited", **(job.carry_out(link, order) or {})}
-        return report, report["outcome"] == "exited" and report.get("clean") is not False
+        return report, report["outcome"] == "exited"
     except Killed:
         link.killed = False  # there may be somebody to hear that it is done
         return {"outcome": "killed"}, False

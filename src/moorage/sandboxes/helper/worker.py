@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from moorage.sandboxes.helper.jobs import Job
     from moorage.sandboxes.helper.zygote import Zygote
 
+REST_SECONDS = 10.0  # without an order: then its memory is worth more than the next order's fork
 _KILL_SECONDS = 0.8
 
 
@@ -34,7 +35,6 @@ class Worker:
         self.pid = pid
         self.limits = job.limits
         self.modules = len(sys.modules)
-        self.kill_by: float | None = None
         self._zygote = zygote
         self._channel = channel
         self._outgoing = deque(sent)  # bounded by the credit that the server has for the order
@@ -77,6 +77,15 @@ class Worker:
             if self._outgoing:
                 self.listen()
 
+    def kill(self) -> None:
+        """It should have ended by now, or waited for an order long enough."""
+        self.kill_by = None
+        if self._job is None:
+            self._zygote.miss(self)
+            self.let_go()
+        else:
+            processes.send_signal(self.pid, signal.SIGKILL)
+
     def let_go(self) -> None:
         """End it. It has no order."""
         processes.send_signal(self.pid, signal.SIGKILL)
@@ -84,6 +93,7 @@ class Worker:
 
     def _take_on(self, job: "Job") -> None:
         self._job: Job | None = job
+        self.kill_by: float | None = None
         self._last_sent = b""
         self._begun = self._told_to_end = self._reported = False
 
@@ -142,6 +152,7 @@ class Worker:
         self._zygote.stream.relay(b"x" + report[len(STAYS) :])
         self._forget_job()
         self._outgoing.clear()
+        self.kill_by = time.monotonic() + REST_SECONDS
         self.listen()
         self._zygote.keep(self)
 

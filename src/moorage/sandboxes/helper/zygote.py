@@ -167,7 +167,7 @@ class Zygote:
             while True:
                 self.loop.run_once(self._kill_late())
         except Gone:  # workers notice, and end what they started; one that was stopped must wake up for that
-            for worker in [*self._workers(), *self._resting.values()]:
+            for worker in self._workers():
                 processes.send_signal(worker.pid, signal.SIGCONT)
         os._exit(0)
 
@@ -196,7 +196,7 @@ class Zygote:
             worker.let_go()
 
     def miss(self, worker: Worker) -> None:
-        """It ended, and had no order."""
+        """It ends, and has no order."""
         self._resting = {limits: resting for limits, resting in self._resting.items() if resting is not worker}
 
     def fork(self, job: Job, sent: "list[bytes]") -> None:
@@ -207,7 +207,9 @@ class Zygote:
             self.report(job.number, failure(error))
 
     def _workers(self) -> "list[Worker]":
-        return [worker for worker in self.addressees.values() if isinstance(worker, Worker)]
+        """Those that wait for an order too."""
+        busy = [worker for worker in self.addressees.values() if isinstance(worker, Worker)]
+        return [*busy, *self._resting.values()]
 
     def _take(self, kind: bytes, number: int, payload: bytes) -> None:
         if kind == b"C":
@@ -275,8 +277,7 @@ class Zygote:
         now = time.monotonic()
         for worker in due:
             if worker.kill_by is not None and worker.kill_by <= now:
-                processes.send_signal(worker.pid, signal.SIGKILL)
-                worker.kill_by = None
+                worker.kill()
         return min((worker.kill_by - now for worker in due if worker.kill_by is not None), default=None)
 
 
