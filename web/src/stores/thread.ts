@@ -120,7 +120,8 @@ export function useThread(threadId: string): ThreadStore {
   watch([state, session], () => {
     if (session.value && state.value.seq >= session.value.last_seq) caughtUp.value = true
   })
-  watch([caughtUp, runId, () => state.value.pending], () => {
+  // Getters: a shallow ref among several sources would make every frame a change (Vue 3.5).
+  watch([() => caughtUp.value, () => runId.value, () => state.value.pending], () => {
     if (!caughtUp.value) return
     void loadSession()
     refreshSessions()
