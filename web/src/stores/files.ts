@@ -26,8 +26,14 @@ export interface FileTree {
   makeFolder: (name: string) => Promise<boolean>
   move: (from: string, to: string) => Promise<boolean>
   remove: (entry: FileEntry) => Promise<boolean>
+  /** What is now known of this file; undefined when it is known to be gone. */
+  latest: (entry: FileEntry) => FileEntry | undefined
   download: (entry: FileEntry) => Promise<void>
   downloadAll: (name: string) => Promise<void>
+}
+
+function isIn(path: string, folder: string): boolean {
+  return path === folder || path.startsWith(`${folder}/`)
 }
 
 /** A tree of files whose folders are loaded when they are opened, page by page. */
@@ -45,9 +51,15 @@ export function useFileTree(root: FileRoot): FileTree {
     } catch (error) {
       const found = asProblem(error)
       const before = folders.get(path)
-      if (found.status === 404 && path !== '') folders.delete(path)
+      if (found.status === 404 && path !== '') close(path)
       else folders.set(path, { ...before, problem: found })
     }
+  }
+
+  /** Nothing goes to a folder that is not open, or is gone. */
+  function close(path: string): void {
+    for (const open of folders.keys()) if (isIn(open, path)) folders.delete(open)
+    if (isIn(place.value, path)) place.value = folderOf(path)
   }
 
   async function loadUsage(): Promise<void> {
@@ -95,8 +107,8 @@ export function useFileTree(root: FileRoot): FileTree {
     place,
     fetching,
     async toggle(path) {
-      if (folders.delete(path)) {
-        for (const open of folders.keys()) if (open.startsWith(`${path}/`)) folders.delete(open)
+      if (folders.has(path)) {
+        close(path)
         place.value = folderOf(path)
       } else {
         place.value = path
@@ -114,8 +126,26 @@ export function useFileTree(root: FileRoot): FileTree {
     },
     refresh,
     makeFolder: (name) => change(() => root.makeFolder(place.value ? `${place.value}/${name}` : name)),
-    move: (from, to) => change(() => root.move(from, to)),
-    remove: (entry) => change(() => root.remove(entry.path)),
+    move: (from, to) =>
+      change(async () => {
+        await root.move(from, to)
+        close(from)
+      }),
+    remove: (entry) =>
+      change(async () => {
+        await root.remove(entry.path)
+        close(entry.path)
+      }),
+    latest(entry) {
+      for (let path = entry.path; path !== ''; path = folderOf(path)) {
+        const folder = folders.get(folderOf(path))
+        if (!folder?.entries) continue
+        const found = folder.entries.find((one) => one.path === path)
+        if (!found && !folder.cursor) return undefined
+        return found && path === entry.path ? found : entry
+      }
+      return entry
+    },
     download: (entry) =>
       entry.type === 'dir'
         ? fetchAs(entry.path, `${entry.name}.zip`, () => root.zip(entry.path))

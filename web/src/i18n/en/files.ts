@@ -39,6 +39,8 @@ export const files = {
   deleted: 'deleted',
   wholeFile: 'The file as it was written',
   changeNumber: (n: number) => `Change ${n}`,
-  uploadDone: (name: string) => `${name} is there.`,
-  exists: (name: string) => `There is a ${name} already.`,
+  uploads: {
+    uploaded: (name: string) => `${name} is uploaded`,
+    removeFile: (name: string) => `Take ${name} off this list`,
+  },
 }

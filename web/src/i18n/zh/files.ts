@@ -40,6 +40,8 @@ export const files: Messages['files'] = {
   deleted: '已删除',
   wholeFile: '写入的完整文件',
   changeNumber: (n) => `第 ${n} 次改动`,
-  uploadDone: (name) => `${name} 已上传。`,
-  exists: (name) => `${name} 已存在。`,
+  uploads: {
+    uploaded: (name) => `${name} 已上传`,
+    removeFile: (name) => `从列表中移除 ${name}`,
+  },
 }
