@@ -116,7 +116,6 @@ async def new_screen(
 
 async def _take_pictures(devices: list[BrowserContext], folder: Path) -> None:
     pages = [page for device in devices for page in device.pages]
-    folder.mkdir(parents=True, exist_ok=True)
     for number, page in enumerate(pages, start=1):
         await page.screenshot(path=folder / f"page-{number}.png")
 

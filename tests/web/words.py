@@ -21,6 +21,7 @@ class Words:
     remember: str
     approve_and_remember: str
     approved: str
+    edited: str
     rejected: str
     command: str
     open_panel: str
@@ -50,6 +51,7 @@ ENGLISH = Words(
     remember="Remember…",
     approve_and_remember="Approve and remember",
     approved="Approved",
+    edited="Edited and approved",
     rejected="Rejected",
     command="command",
     open_panel="Show plan, files and more",
@@ -79,6 +81,7 @@ CHINESE = Words(
     remember="记住…",
     approve_and_remember="批准并记住",
     approved="已批准",
+    edited="修改后批准",
     rejected="已拒绝",
     command="command",
     open_panel="显示计划、文件等",
