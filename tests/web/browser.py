@@ -170,7 +170,8 @@ class Screen:
 
     async def new_session(self) -> str:
         """Make one with the button for it, and answer its id."""
-        await self.open()
+        if not self.page.url.endswith("/app/"):
+            await self.open()
         await self.page.get_by_role("main").get_by_role("button", name=self.words.new_session).click()
         await self.page.wait_for_url("**/app/sessions/*")
         return self.thread_id

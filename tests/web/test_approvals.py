@@ -205,6 +205,6 @@ async def test_all_that_waits_in_all_sessions_is_answered_from_the_inbox_on_a_ph
     await screen.card("40 + 1").approve()
     await screen.card("40 + 1").became("Approved")
     await screen.card("40 + 2").reject("once is enough")
-    await expect(screen.text("0 approvals wait")).to_be_visible()
+    await expect(screen.text("Nothing waits for you")).to_be_visible()
     await screen.page.get_by_role("tab", name="History").click()
     await expect(screen.text("once is enough")).to_be_visible()

@@ -129,3 +129,10 @@ async def test_what_an_agent_says_is_drawn_as_markdown_and_runs_nothing(screen: 
     await expect(message).to_be_visible()
     await expect(screen.timeline.locator("img")).to_have_count(0)
     await expect(screen.timeline.locator("a[href^='javascript']")).to_have_count(0)
+
+
+async def test_a_script_that_gets_into_the_page_all_the_same_does_not_run(screen: Screen):
+    screen.watch.expect("console: *Content Security Policy directive*")
+    added = "document.body.append(Object.assign(document.createElement('script'), { textContent: 'window.ran = 1' }))"
+    await screen.page.evaluate(added)
+    assert await screen.page.evaluate("window.ran") is None
