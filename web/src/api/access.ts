@@ -28,6 +28,28 @@ export async function logIn(username: string, password: string): Promise<void> {
   token.value = ((await answer.json()) as TokenAnswer).access_token
 }
 
+export interface PasswordChange {
+  current_password: string
+  new_password: string
+  keep_keys: boolean
+}
+
+/** Every token dies with the old password: requests that meet that wait for the new log-in, as for a refresh. */
+export function changePassword(username: string, change: PasswordChange): Promise<void> {
+  const changed = changeAndLogIn(username, change)
+  const renewed = changed.then(
+    () => true,
+    () => isLoggedIn(),
+  )
+  refreshing = renewed.finally(() => (refreshing = undefined))
+  return changed
+}
+
+async function changeAndLogIn(username: string, change: PasswordChange): Promise<void> {
+  await post('/api/auth/password', change, token.value)
+  await logIn(username, change.new_password)
+}
+
 export async function logOut(everywhere = false): Promise<void> {
   const given = token.value
   if (given === undefined) return
