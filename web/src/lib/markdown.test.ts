@@ -56,6 +56,13 @@ describe('blockElement', () => {
     expect(renderBlocks('![chart](https://example.org/a.png)')[0]).not.toContain('<img')
   })
 
+  it('keeps how the cells of a table are aligned, and needs no style for it', () => {
+    const shown = show('| a | b |\n|---|--:|\n| 1 | 2 |')
+    const cells = [...shown.querySelectorAll('th, td')]
+    expect(cells.map((cell) => cell.getAttribute('align'))).toEqual([null, 'right', null, 'right'])
+    expect(renderBlocks('| b |\n|--:|\n| 2 |').join('')).not.toContain('style')
+  })
+
   it('gives code a button that copies it', () => {
     const shown = show('```python\nprint(1)\n```')
     expect(shown.querySelector('.code-head')?.textContent).toBe('pythonCopy')

@@ -13,6 +13,18 @@ md.renderer.rules.image = (tokens, place, options, env, renderer) => {
   return `<a class="remote-image" href="${escapeHtml(source)}">${escapeHtml(token?.content ?? '')}</a>`
 }
 
+for (const cell of ['th_open', 'td_open']) md.renderer.rules[cell] = alignCell
+
+/** As an attribute: what is said in `style`, the page's policy keeps without effect. */
+function alignCell(
+  ...[tokens, place, options, , renderer]: Parameters<NonNullable<typeof imageElement>>
+): string {
+  const token = tokens[place]
+  const side = /^text-align:(\w+)$/.exec(String(token?.attrGet('style') ?? ''))?.[1]
+  if (token && side) token.attrs = [['align', side]]
+  return renderer.renderToken(tokens, place, options)
+}
+
 /** The words on what is put beside the text. */
 export interface MarkdownWords {
   copy: string
