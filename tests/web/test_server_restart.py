@@ -18,7 +18,7 @@ COUNTED = " ".join(f"step{number}" for number in range(1, 31))
 @pytest.fixture
 async def mortal(database_url: str, public_tmp_path: Path) -> AsyncGenerator[Server]:
     """A server that is a process of its own."""
-    settings = make_settings(public_tmp_path / uuid.uuid4().hex, database_url, run_lease_seconds=2)
+    settings = make_settings(public_tmp_path / uuid.uuid4().hex, database_url, run_lease_seconds=5)
     settings.data_dir.parent.mkdir(mode=0o711)
     named = ("data_dir", "workspace_root", "shared_dir", "llm_model", "sandbox_uid_range", "run_lease_seconds")
     environment = {name.upper(): str(getattr(settings, name)) for name in named}
