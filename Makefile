@@ -1,7 +1,7 @@
 # `make` alone lists the targets. Every target fetches what it needs first and says so.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup web serve demo test test-compose check openapi recordings bench chaos up down
+.PHONY: help setup web serve demo test test-compose check openapi recordings bench screens chaos up down
 
 # Extra arguments for the command behind a target: make test ARGS="-k approvals -x"
 ARGS ?=
@@ -56,6 +56,12 @@ bench: setup ## Measure the server on this machine
 	@scripts/docker-engine start
 	@scripts/sandbox-image
 	@.venv/bin/python -m tests.bench $(ARGS)
+
+screens: setup ## Take the pictures of the web UI in design/screens: make screens ARGS="inbox 390"
+	@scripts/web-build
+	@scripts/docker-engine start
+	@scripts/sandbox-image
+	@.venv/bin/python -m tests.web.screens $(ARGS)
 
 chaos: setup ## Break the server at random for 10 minutes and read back what remained: make chaos ARGS="--seed 7"
 	@scripts/docker-engine start
