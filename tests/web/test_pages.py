@@ -42,6 +42,30 @@ async def test_the_log_in_fits_and_can_be_used_by_all(new_screen: NewScreen, loo
     await screen.assert_accessible()
 
 
+async def test_whoever_types_fast_keeps_the_password_out_of_the_name(new_screen: NewScreen):
+    screen = await new_screen()
+    screen.watch.expect("401 POST /api/auth/refresh")
+    await screen.page.add_init_script(TYPE_AT_ONCE)
+    await screen.open()
+    await expect(screen.page.get_by_label("Password")).to_have_value("secret")
+    await expect(screen.page.get_by_label("Password")).to_be_focused()
+    await screen.page.evaluate("() => new Promise((drawn) => requestAnimationFrame(() => setTimeout(drawn)))")
+    await expect(screen.page.get_by_label("Password")).to_be_focused()
+
+
+# The moment the form is there: faster than any hand.
+TYPE_AT_ONCE = """new MutationObserver((_, observer) => {
+    const field = document.querySelector('input[name=password]')
+    if (!field) return
+    observer.disconnect()
+    setTimeout(() => {
+        field.focus()
+        field.value = 'secret'
+        field.dispatchEvent(new Event('input'))
+    })
+}).observe(document, { childList: true, subtree: true })"""
+
+
 async def test_an_unknown_address_leads_back(screen: Screen):
     await screen.open("no/such/page")
     await expect(screen.text("There is nothing at this address.")).to_be_visible()
