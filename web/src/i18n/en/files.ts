@@ -30,7 +30,7 @@ export const files = {
   noPreview: 'There is no preview of this kind of file.',
   source: 'Source',
   rendered: 'As a page',
-  renderedNote: 'Shown in a sandboxed frame: its scripts do not run, and it loads nothing.',
+  renderedNote: 'Shown in a sandboxed frame, without its styles: scripts do not run, and nothing is loaded.',
   closePreview: 'Close the preview',
   preparing: 'Preparing…',
   rows: (n: number) => `The first ${n} rows.`,

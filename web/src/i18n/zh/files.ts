@@ -31,7 +31,7 @@ export const files: Messages['files'] = {
   noPreview: '此类文件无法预览。',
   source: '源码',
   rendered: '网页效果',
-  renderedNote: '在沙箱框架中显示：不运行脚本，也不加载任何外部内容。',
+  renderedNote: '在沙箱框架中显示，不含页面样式：不运行脚本，也不加载任何外部内容。',
   closePreview: '关闭预览',
   preparing: '准备中…',
   rows: (n) => `前 ${n} 行。`,
