@@ -36,6 +36,7 @@ SYSTEM_MODULES = {
     "run_queue.py": "workers take the runs of all users",
     "store.py": "items whose time is over are removed",
     "threads.py": "threads whose time is over",
+    "totals.py": "numbers of the whole installation, for administrators",
     "users.py": "log-in",
     "webhook_deliveries.py": "what is due, of all users",
 }

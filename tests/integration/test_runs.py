@@ -568,6 +568,16 @@ async def add_announcement(harbor: Harbor, thread: Thread) -> None:
         await connection.execute(statement, [thread.thread_id, thread.owner_id])
 
 
+async def add_sandbox_use(harbor: Harbor, thread: Thread) -> None:
+    """As a transfer has it that goes on while its thread is deleted."""
+    statement = (
+        "INSERT INTO sandbox_uses (use_id, thread_id, owner_id, until)"
+        " VALUES (gen_random_uuid(), %s, %s, now() + interval '1 minute')"
+    )
+    async with harbor.database.tenant_transaction(thread.owner_id) as connection:
+        await connection.execute(statement, [thread.thread_id, thread.owner_id])
+
+
 async def test_deleting_a_session_leaves_no_row_in_any_table(harbor: Harbor) -> None:
     thread, other = await harbor.new_thread(), await harbor.new_thread()
     for each in (thread, other):
@@ -576,6 +586,7 @@ async def test_deleting_a_session_leaves_no_row_in_any_table(harbor: Harbor) -> 
         await add_cron(harbor, each)
         await add_snapshot(harbor, each)
         await add_announcement(harbor, each)
+        await add_sandbox_use(harbor, each)
     full = await harbor.rows_about(thread)
     assert all(count > 0 for count in full.values()), full
     await harbor.threads.delete(await harbor.thread(thread.thread_id))

@@ -181,7 +181,8 @@ async def test_the_shared_folder_has_a_page_of_its_own(new_screen: NewScreen, ad
     await screen.log_in(ada, "shared")
     await expect(screen.text("No files yet")).to_be_visible()
     await upload(screen, text_file("letter.md", b"# Dear all\n"))
-    await expect(screen.text("letter.md").first).to_be_visible()
+    tree = screen.page.get_by_role("navigation", name="Files and folders")
+    await expect(tree.get_by_text("letter.md")).to_be_visible()
     assert await read(ada, "letter.md", root="shared") == b"# Dear all\n"
     preview = await look_at(screen.page.get_by_role("main"), "letter.md")
     await expect(preview.get_by_role("heading", name="Dear all")).to_be_visible()
