@@ -2,6 +2,7 @@ import { computed, ref, shallowRef } from 'vue'
 import { address, api, send } from '@/api/client'
 import { asProblem, type Problem } from '@/api/problem'
 import type { components } from '@/api/schema'
+import { keep } from '@/lib/fileRoot'
 
 export type Session = components['schemas']['Session']
 export type FoundMessage = components['schemas']['FoundMessage']
@@ -124,9 +125,5 @@ export async function deleteSession(threadId: string): Promise<void> {
 export async function exportSession(threadId: string): Promise<void> {
   const response = await send(address('/api/sessions/{thread_id}/export', { thread_id: threadId }))
   const name = /filename\*=UTF-8''([^;]+)/.exec(response.headers.get('content-disposition') ?? '')?.[1]
-  const link = document.createElement('a')
-  link.href = URL.createObjectURL(await response.blob())
-  link.download = name === undefined ? `${threadId}.md` : decodeURIComponent(name)
-  link.click()
-  URL.revokeObjectURL(link.href)
+  keep(await response.blob(), name === undefined ? `${threadId}.md` : decodeURIComponent(name))
 }
